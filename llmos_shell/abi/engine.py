@@ -1,0 +1,118 @@
+"""What an engine must do. The step loop, sampling, images and text decoding are shared and live in `llmos_shell.engine`.
+
+An engine is used by one thread. A `slot` is an int in `range(info.slots)`. The engine keeps, per slot, the KV of
+positions 0…n−1; only `step`, `copy`, `truncate`, `restore` and `free` change it. A failed call raises `LlmosError` and
+leaves every slot as it was, unless it says otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from msgspec import Struct
+
+from llmos_shell.abi.types import Message
+from llmos_shell.abi.worker import Load, ModelInfo
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    import numpy.typing as npt
+
+
+class Chunk(Struct, frozen=True):
+    """Tokens of one slot to compute in a step, beginning at `position`, which equals the slot's KV length."""
+
+    slot: int
+    position: int
+    tokens: "Sequence[int]"
+    logits: bool  # whether the logits after the last token are wanted
+
+
+class Usage(Struct, frozen=True):
+    """KV cells in use, and in all."""
+
+    used_tokens: int
+    total_tokens: int
+
+
+class Constraint(Protocol):
+    """State of one grammar over one turn."""
+
+    def allows(self, token: int) -> bool:
+        """Whether this token may come next."""
+
+    def mask(self, logits: "npt.NDArray[np.float32]") -> "npt.NDArray[np.float32]":
+        """A copy of `logits` [vocabulary] with −inf for every token that may not come next."""
+
+    def accept(self, token: int) -> None:
+        """Advance by a token that was chosen."""
+
+    def close(self) -> None:
+        """Release it."""
+
+
+class Engine(Protocol):
+    """One loaded model."""
+
+    info: ModelInfo
+
+    def tokenize(self, text: str, special: bool) -> list[int]:
+        """Token ids; with `special`, BOS as the model wants it and special tokens in the text are recognised."""
+
+    def piece(self, token: int) -> bytes:
+        """The bytes a token stands for; control tokens give b''."""
+
+    def is_end(self, token: int) -> bool:
+        """Whether the token ends a turn."""
+
+    def render(self, messages: "Sequence[Message]", generate: bool) -> str:
+        """The conversation as text, by the model's own chat template; with `generate`, up to where the assistant speaks.
+
+        Raises EINVAL when the template refuses the messages, ENOSYS when there is none and no fallback fits.
+        """
+
+    def step(self, chunks: "Sequence[Chunk]") -> "npt.NDArray[np.float32]":
+        """Computes all chunks in one batch (at most `info.max_batch` tokens).
+
+        Returns logits of shape [number of chunks with `logits`, vocabulary], in the order of the chunks, valid until the
+        next call. Raises ENOMEM when the pool has no room (nothing changed), EIO when the engine failed.
+        """
+
+    def copy(self, source: int, target: int, tokens: int) -> None:
+        """Makes the empty slot `target` hold the first `tokens` tokens of `source`, sharing cells where it can."""
+
+    def truncate(self, slot: int, tokens: int) -> None:
+        """Keeps the first `tokens` tokens."""
+
+    def export(self, slot: int) -> bytes | memoryview:
+        """The slot's KV as bytes, for `restore` of an engine with the same fingerprint. ENOSYS without `can_export`."""
+
+    def restore(self, slot: int, blob: bytes | memoryview, tokens: int) -> None:
+        """Fills an empty slot from `export`ed bytes that hold `tokens` tokens. They were verified by the caller.
+
+        On failure raises and leaves the slot empty.
+        """
+
+    def free(self, slot: int) -> None:
+        """Empties a slot."""
+
+    def constraint(self, kind: Literal["gbnf", "json-schema"], text: str) -> Constraint:
+        """A fresh grammar state. Raises EINVAL with the position of a mistake; ENOSYS without `can_constrain`."""
+
+    def set_threads(self, threads: int) -> None:
+        """Changes the number of compute threads, from the next step on."""
+
+    def usage(self) -> Usage:
+        """Present use of the pool."""
+
+    def close(self) -> None:
+        """Releases everything. The engine is not used afterwards."""
+
+
+class LoadEngine(Protocol):
+    """What a kernel's worker module hands to the shared worker main."""
+
+    def __call__(self, spec: Load) -> Engine:
+        """Loads the model. Raises ENOEXEC for a bad file, ENOMEM when it does not fit."""

@@ -1,0 +1,25 @@
+"""The manifest of a kernel: what the daemon knows of it without importing it.
+
+A package registers `name = module:MANIFEST` in the entry-point group `llmos.kernels`; that module imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+ENTRY_POINTS = "llmos.kernels"
+
+
+class KernelManifest(Struct, frozen=True):
+    """How to start a kernel's workers, and what it needs.
+
+    The worker gets the number of its socket's file descriptor as last argument, and speaks first (`worker.Hello`). Its
+    stdout and stderr go to the daemon's log.
+    """
+
+    name: str
+    summary: str
+    argv: tuple[str, ...]  # "{python}" stands for the running interpreter
+    requires: tuple[str, ...] = ()  # top-level modules that must be importable
+    extra: str = ""  # what to `pip install` when one is missing
+    formats: tuple[str, ...] = ()  # file endings, without the dot

@@ -1,0 +1,328 @@
+"""The built-in syscalls: every way into the daemon, with typed arguments and results."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from msgspec import Struct, field
+
+from llmos_shell.abi.syscall import Syscall
+from llmos_shell.abi.types import (
+    Event,
+    ExitInfo,
+    Limits,
+    Message,
+    ModelStatus,
+    ProcessInfo,
+    Reason,
+    Sampling,
+    Signal,
+    State,
+    TokenLogprob,
+    Turn,
+)
+
+
+class Nothing(Struct, frozen=True):
+    """No arguments, or no result."""
+
+
+class Pid(Struct, frozen=True):
+    """A call about one process."""
+
+    pid: int
+
+
+# -- processes -------------------------------------------------------------------------------------------------------
+
+
+class Spawn(Struct, frozen=True, omit_defaults=True):
+    """Starts a model process.
+
+    Exactly one of `prompt` (raw text, completed as it stands) and `messages` (rendered with the model's chat template)
+    is given, unless `chat`, where both may be absent and the process sleeps until its first input. `messages` with a
+    last role of `user` starts generating at once.
+    """
+
+    model: str = ""  # "": the default model
+    prompt: str | None = None
+    messages: tuple[Message, ...] | None = None
+    chat: bool = False  # sleep after each turn instead of exiting
+    name: str = ""
+    nice: int = 0
+    sampling: dict[str, Any] = {}  # fields of `Sampling` that differ from the model's defaults
+    limits: Limits = field(default_factory=Limits)
+    detached: bool = False  # belongs to PID 1, survives the session
+    parent: int | None = None  # default: the calling session
+    private: bool = False  # never shares its KV with other processes
+
+
+class Spawned(Struct, frozen=True):
+    """A new process."""
+
+    pid: int
+    prompt_tokens: int = 0
+
+
+class List(Struct, frozen=True, omit_defaults=True):
+    """Selects processes: live ones, or with `all` also those that ended, newest last."""
+
+    all: bool = False
+    sessions: bool = True
+    limit: int = 1000  # of ended ones
+
+
+class Kill(Struct, frozen=True, omit_defaults=True):
+    """Sends a signal; `tree` also to all descendants."""
+
+    pid: int
+    signal: Signal = Signal.TERM
+    tree: bool = False
+
+
+class Nice(Struct, frozen=True):
+    """Sets the nice value, −20…19."""
+
+    pid: int
+    nice: int
+
+
+class Wait(Struct, frozen=True, omit_defaults=True):
+    """Waits until a process exits, and reaps it. With `until="idle"` a chat that fell asleep also counts."""
+
+    pid: int
+    until: Literal["exit", "idle"] = "exit"
+    timeout: float | None = None  # seconds; running out is ETIMEDOUT
+
+
+class Input(Struct, frozen=True, omit_defaults=True):
+    """Gives a sleeping chat its next user message; `end` instead closes its input, and it exits with reason `end`."""
+
+    pid: int
+    text: str = ""
+    end: bool = False
+    sampling: dict[str, Any] = {}  # changed from this turn on
+
+
+class InputTaken(Struct, frozen=True):
+    """Where the answer will start in the process's output."""
+
+    offset: int  # characters
+
+
+class Follow(Struct, frozen=True, omit_defaults=True):
+    """Streams a process's output from `offset` on, to its end (or, with `until="idle"`, to the end of its turn).
+
+    Several clients may follow one process; each reads at its own pace.
+    """
+
+    pid: int
+    offset: int = 0  # characters of output; negative counts from the present end
+    until: Literal["exit", "idle"] = "exit"
+    logprobs: bool = False
+
+
+class Output(Struct, frozen=True, omit_defaults=True):
+    """One item of `proc.follow`: text, a change of state, the end of a turn or the exit."""
+
+    offset: int  # characters of output before this item
+    text: str = ""
+    state: State | None = None
+    turn: Reason | None = None  # the turn ended for this reason
+    exit: ExitInfo | None = None
+    logprobs: tuple[TokenLogprob, ...] = ()
+    prefill: tuple[int, int] | None = None  # prompt tokens done, of
+
+
+class Fork(Struct, frozen=True, omit_defaults=True):
+    """Copies a process (also an ended one) `count` times; a child continues from the same tokens.
+
+    A child of a generating process keeps generating, with a seed of its own unless `keep_seed`; a child of a chat
+    sleeps, ready for input; a child of a process that ended by itself is a chat too, so that it can be talked to.
+    """
+
+    pid: int
+    count: int = 1
+    nice: int | None = None
+    detached: bool = False
+    keep_seed: bool = False
+
+
+class Forked(Struct, frozen=True):
+    """The children, in order."""
+
+    pids: tuple[int, ...]
+
+
+class SetLimits(Struct, frozen=True):
+    """Replaces a process's limits."""
+
+    pid: int
+    limits: Limits
+
+
+class Transcript(Struct, frozen=True):
+    """What a process was asked and said; also of ended processes."""
+
+    pid: int
+    model: str
+    turns: tuple[Turn, ...]
+    seed: int
+
+
+# -- models, memory, scheduler, system -------------------------------------------------------------------------------
+
+
+class ModelName(Struct, frozen=True):
+    """A call about one model: a name of models.toml, or a path to a weights file."""
+
+    model: str
+
+
+class Tokenize(Struct, frozen=True, omit_defaults=True):
+    """Counts (and returns) the tokens of a text."""
+
+    text: str
+    model: str = ""
+
+
+class TokenList(Struct, frozen=True):
+    """Token ids."""
+
+    tokens: tuple[int, ...]
+
+
+class PoolInfo(Struct, frozen=True):
+    """The KV pool of one worker, in pages of `page_tokens`."""
+
+    model: str
+    pages: int
+    used_pages: int
+    shared_pages: int
+    cached_pages: int  # held only for prefix reuse
+    page_tokens: int
+    page_bytes: int
+    slots: int
+    used_slots: int
+    parked_bytes: int
+    layout: str
+
+
+class MemoryInfo(Struct, frozen=True):
+    """What `free` shows; bytes."""
+
+    ram_total: int
+    ram_available: int
+    park_used: int
+    park_limit: int
+    pools: tuple[PoolInfo, ...]
+
+
+class PolicyName(Struct, frozen=True):
+    """A call about one scheduling policy."""
+
+    policy: str
+
+
+class SchedulerInfo(Struct, frozen=True):
+    """The policy in force, those to choose from, and the queue lengths."""
+
+    policy: str
+    policies: tuple[str, ...]
+    running: int
+    runnable: int
+    sleeping: int
+    stopped: int
+
+
+class WorkerInfo(Struct, frozen=True):
+    """One worker."""
+
+    pid: int  # on the host
+    model: str
+    kernel: str
+    started: float
+    steps: int
+    rss: int  # bytes
+    threads: int
+    tokens_per_second: float
+    restarts: int
+
+
+class SystemStatus(Struct, frozen=True):
+    """The daemon at a glance; cheap enough to poll once a second."""
+
+    version: str
+    daemon_pid: int
+    started: float
+    home: str
+    socket: str
+    auto_started: bool
+    processes: int
+    running: int
+    runnable: int
+    sleeping: int
+    stopped: int
+    sessions: int
+    workers: tuple[WorkerInfo, ...]
+    tokens_per_second: float
+    tokens_total: int
+    policy: str
+    journal_bytes: int
+    journal_error: str = ""  # set while the journal cannot be written, e.g. disk full
+
+
+class KernelInfo(Struct, frozen=True):
+    """One installed kernel."""
+
+    name: str
+    summary: str
+    available: bool
+    missing: str  # what to install when it is not
+    formats: tuple[str, ...]
+
+
+class Stop(Struct, frozen=True, omit_defaults=True):
+    """Stops the daemon: processes stay in the journal and come back at the next start."""
+
+
+class Dmesg(Struct, frozen=True, omit_defaults=True):
+    """Streams the daemon's messages: the newest `limit`, then with `follow` new ones as they come."""
+
+    limit: int = 1000
+    follow: bool = False
+
+
+class Adopt(Struct, frozen=True):
+    """Makes a process belong to the calling session."""
+
+    pid: int
+
+
+PROC_SPAWN = Syscall("proc.spawn", "start a model process", Spawn, Spawned, "proc.spawn")
+PROC_LIST = Syscall("proc.list", "list processes", List, tuple[ProcessInfo, ...], "proc.read")
+PROC_INFO = Syscall("proc.info", "describe one process", Pid, ProcessInfo, "proc.read")
+PROC_KILL = Syscall("proc.kill", "send a signal to a process", Kill, Nothing, "proc.signal")
+PROC_NICE = Syscall("proc.nice", "change a process's priority", Nice, Nothing, "proc.signal")
+PROC_WAIT = Syscall("proc.wait", "wait for a process to exit", Wait, ExitInfo | None, "proc.read")
+PROC_INPUT = Syscall("proc.input", "give a chat its next message", Input, InputTaken, "proc.write")
+PROC_FOLLOW = Syscall("proc.follow", "stream a process's output", Follow, Output, "proc.read", streams=True)
+PROC_FORK = Syscall("proc.fork", "copy a process", Fork, Forked, "proc.spawn")
+PROC_LIMITS = Syscall("proc.limits", "set a process's limits", SetLimits, Nothing, "proc.signal")
+PROC_DETACH = Syscall("proc.detach", "let a process survive its session", Pid, Nothing, "proc.signal")
+PROC_ADOPT = Syscall("proc.adopt", "make a process belong to this session", Adopt, Nothing, "proc.signal")
+PROC_TRANSCRIPT = Syscall("proc.transcript", "read a process's transcript", Pid, Transcript, "proc.read")
+MODEL_LIST = Syscall("model.list", "list models", Nothing, tuple[ModelStatus, ...], "model.read")
+MODEL_LOAD = Syscall("model.load", "load a model and wait until it is ready", ModelName, ModelStatus, "model.load")
+MODEL_UNLOAD = Syscall("model.unload", "unload a model; its processes are kept", ModelName, Nothing, "model.load")
+MODEL_TOKENIZE = Syscall("model.tokenize", "tokenize a text", Tokenize, TokenList, "model.read")
+KERNEL_LIST = Syscall("kernel.list", "list installed kernels", Nothing, tuple[KernelInfo, ...], "model.read")
+MEM_INFO = Syscall("mem.info", "show memory and KV pools", Nothing, MemoryInfo, "sys.read")
+SCHED_SHOW = Syscall("sched.show", "show the scheduler", Nothing, SchedulerInfo, "sys.read")
+SCHED_SET = Syscall("sched.set", "choose the scheduling policy", PolicyName, SchedulerInfo, "sys.admin")
+SYS_STATUS = Syscall("sys.status", "show the daemon's state", Nothing, SystemStatus, "sys.read")
+SYS_STOP = Syscall("sys.stop", "stop the daemon", Stop, Nothing, "sys.admin")
+SYS_DMESG = Syscall("sys.dmesg", "read the daemon's messages", Dmesg, Event, "sys.read", streams=True)
+
+BUILTIN: dict[str, Syscall] = {call.name: call for call in list(globals().values()) if isinstance(call, Syscall)}
+"""All of the above by name."""
