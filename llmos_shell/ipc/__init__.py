@@ -1,1 +1,1 @@
-"""TODO."""
+"""The client's side of the daemon's socket."""

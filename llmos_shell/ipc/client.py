@@ -1,0 +1,240 @@
+"""A blocking client of the daemon, without asyncio and without threads of its own.
+
+Several threads may use one client: whichever of them waits for an answer reads the socket for all (leader and
+followers), so a one-shot command pays for no thread and a pipeline needs no second connection.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import Struct, msgpack
+
+from llmos_shell import __version__, paths
+from llmos_shell.abi import PROTOCOL
+from llmos_shell.abi.errors import Code, LlmosError
+from llmos_shell.abi.framing import Splitter, encode
+from llmos_shell.abi.syscall import Syscall
+from llmos_shell.abi.wire import Bye, Call, Cancel, DaemonMessage, Failure, Hello, Item, Refused, Reply, Welcome
+
+T = TypeVar("T")
+_decoder: msgpack.Decoder[DaemonMessage] = msgpack.Decoder(DaemonMessage)
+
+
+class ConnectionLost(LlmosError):
+    """The daemon has gone; a new connection may find (or start) another one."""
+
+    def __init__(self) -> None:
+        super().__init__(Code.EPIPE, "the connection to the daemon was lost")
+
+
+class Client:
+    """One connection, which the daemon shows as a `session` process. Close it, or use it as a context manager."""
+
+    def __init__(self, sock: socket.socket, hello: Hello) -> None:
+        self._socket = sock
+        self._splitter = Splitter()
+        self._pending: dict[int, deque[Reply | Item | Failure]] = {}
+        self._next = 0
+        self._send_lock = threading.Lock()
+        self._condition = threading.Condition()
+        self._reading = False
+        self._lost = False
+        self._send(hello)
+        answer = self._handshake()
+        self.session = answer.session
+        self.daemon_pid = answer.daemon_pid
+        self.daemon_started = answer.started
+
+    def call(self, syscall: Syscall, args: Struct, *, type: type[T] | None = None) -> Any:
+        """Invokes a syscall and returns its result. Raises the daemon's `LlmosError`, or `ConnectionLost`.
+
+        `type` is only a hint for type checkers; the result always has the type the syscall declares. An interrupted
+        call (KeyboardInterrupt) is cancelled in the daemon.
+        """
+        call = self._begin(syscall, args)
+        try:
+            answer = self._next_answer(call)
+        except BaseException:
+            self._give_up(call)
+            raise
+        self._forget(call)
+        return _result(syscall, answer)
+
+    def stream(self, syscall: Syscall, args: Struct) -> Iterator[Any]:
+        """Invokes a streaming syscall; yields its items. Closing the iterator cancels the call."""
+        call = self._begin(syscall, args)
+        done = False
+        try:
+            while True:
+                answer = self._next_answer(call)
+                if not isinstance(answer, Item):
+                    done = True
+                    _result(syscall, answer, streaming=True)
+                    return
+                yield _convert(answer.value, syscall.result)
+        finally:
+            if done:
+                self._forget(call)
+            else:
+                self._give_up(call)
+
+    def close(self, *, bye: bool = True) -> None:
+        """Ends the session. Without `bye` it ends as if the terminal had been closed."""
+        if bye and not self._lost:
+            try:
+                self._send(Bye())
+            except LlmosError:
+                pass
+        self._lost = True
+        self._socket.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- calls in flight ---------------------------------------------------------------------------------------------
+
+    def _begin(self, syscall: Syscall, args: Struct) -> int:
+        with self._condition:
+            self._next += 1
+            call = self._next
+            self._pending[call] = deque()
+        self._send(Call(call, syscall.name, msgspec.to_builtins(args)))
+        return call
+
+    def _forget(self, call: int) -> None:
+        with self._condition:
+            self._pending.pop(call, None)
+
+    def _give_up(self, call: int) -> None:
+        self._forget(call)
+        if not self._lost:
+            try:
+                self._send(Cancel(call))
+            except LlmosError:
+                pass
+
+    def _next_answer(self, call: int) -> Reply | Item | Failure:
+        """Waits for the next answer to `call`, reading for everyone if nobody else does."""
+        condition = self._condition
+        queue = self._pending[call]
+        while True:
+            with condition:
+                while not queue and self._reading and not self._lost:
+                    condition.wait()
+                if queue:
+                    return queue.popleft()
+                if self._lost:
+                    raise ConnectionLost
+                self._reading = True
+            try:
+                self._read_once()
+            finally:
+                with condition:
+                    self._reading = False
+                    condition.notify_all()
+
+    def _read_once(self) -> None:
+        bodies = self._receive()
+        with self._condition:
+            for body in bodies:
+                message = _decoder.decode(body)
+                if isinstance(message, Reply | Item | Failure) and message.id in self._pending:
+                    self._pending[message.id].append(message)
+
+    # -- the socket --------------------------------------------------------------------------------------------------
+
+    def _send(self, message: Struct) -> None:
+        frame = encode(message)
+        with self._send_lock:
+            try:
+                self._socket.sendall(frame)
+            except OSError:
+                self._lost = True
+                raise ConnectionLost from None
+
+    def _receive(self) -> list[bytes]:
+        try:
+            data = self._socket.recv(1 << 18)
+        except OSError:
+            data = b""
+        if not data:
+            self._lost = True
+            return []
+        return self._splitter.feed(data)
+
+    def _handshake(self) -> Welcome:
+        while not self._lost:
+            for body in self._receive():
+                message = _decoder.decode(body)
+                if isinstance(message, Welcome):
+                    return message
+                if isinstance(message, Refused):
+                    raise LlmosError(Code(message.code), message.message)
+        raise ConnectionLost
+
+
+def connect(name: str, *, interactive: bool = False, start: bool = True, reclaim: tuple[int, ...] = ()) -> Client:
+    """Connects to the user's daemon; with `start`, starts one when none runs.
+
+    Raises ENOENT when there is none and `start` is off, EACCES for somebody else's socket, EPROTO for another version.
+    """
+    sock = _open_socket()
+    if sock is None:
+        if not start:
+            raise LlmosError(Code.ENOENT, "no daemon is running", hint="`llmos daemon start` starts one")
+        from llmos_shell.ipc.launch import start_daemon
+
+        sock = start_daemon(_open_socket)
+    hello = Hello(PROTOCOL, __version__, name, os.getpid(), _tty_name(), interactive, reclaim)
+    return Client(sock, hello)
+
+
+def _open_socket() -> socket.socket | None:
+    """A connection to the daemon's socket, or None when nobody listens there."""
+    path = paths.socket_path()
+    try:
+        owner = os.stat(path).st_uid
+    except OSError:
+        return None
+    if owner != os.getuid():
+        raise LlmosError(Code.EACCES, f"{path} belongs to user {owner}", hint="set LLMOS_HOME to a folder of your own")
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.connect(path)
+    except (ConnectionRefusedError, FileNotFoundError):
+        sock.close()
+        return None
+    except OSError as error:
+        sock.close()
+        raise LlmosError(Code.EACCES, f"cannot connect to {path}: {error.strerror}") from None
+    return sock
+
+
+def _tty_name() -> str:
+    try:
+        return os.ttyname(sys.stdin.fileno()).removeprefix("/dev/")
+    except (OSError, ValueError, AttributeError):
+        return ""
+
+
+def _result(syscall: Syscall, answer: Reply | Item | Failure, *, streaming: bool = False) -> Any:
+    if isinstance(answer, Failure):
+        raise LlmosError(Code(answer.code), answer.message, hint=answer.hint, pid=answer.pid)
+    return None if streaming else _convert(answer.value, syscall.result)
+
+
+def _convert(value: Any, to: Any) -> Any:
+    if isinstance(value, msgspec.Raw):
+        return msgpack.decode(value, type=to)
+    return msgspec.convert(value, to)

@@ -1,0 +1,163 @@
+"""How a built-in command is declared, and what it is given when it runs.
+
+One declaration gives parsing, `--help`, completion, `man` and the pages under docs/. Command modules live in
+`commands/`, one per family; each is imported only when one of its commands is used.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TextIO
+
+from msgspec import Struct
+
+from llmos_shell.abi.errors import LlmosError
+
+if TYPE_CHECKING:
+    from llmos_shell.ipc.client import Client
+
+
+class UsageError(Exception):
+    """A command was called wrongly: exit status 2. The text says what is wrong and how to mend it."""
+
+
+class Option(Struct, frozen=True, omit_defaults=True):
+    """One option of a command. Without `value` it is a flag."""
+
+    flags: tuple[str, ...]  # e.g. ("-n", "--tokens")
+    help: str
+    value: str = ""  # name of the value in help, e.g. "N"
+    type: str = "str"  # str, int, float, duration, file, model, pid, job, signal, or a|b|c
+    default: Any = None
+    repeat: bool = False  # may be given several times; gathered in a tuple
+
+    @property
+    def name(self) -> str:
+        """The key in the parsed arguments: the longest flag without its dashes, `-` as `_`."""
+        return max(self.flags, key=len).lstrip("-").replace("-", "_")
+
+
+class Operand(Struct, frozen=True, omit_defaults=True):
+    """One positional argument; the last may be `many`. `type` as in `Option`."""
+
+    name: str
+    help: str = ""
+    type: str = "str"
+    required: bool = True
+    many: bool = False  # takes all that is left
+
+
+class Args(dict[str, Any]):
+    """Parsed arguments, by option and operand name, also as attributes."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+class Command(Struct, frozen=True):
+    """A built-in command's declaration. `run` returns its exit status."""
+
+    name: str
+    summary: str
+    run: Callable[[Context, Args], int]
+    options: tuple[Option, ...] = ()
+    operands: tuple[Operand, ...] = ()
+    description: str = ""
+    examples: tuple[tuple[str, str], ...] = ()  # (command line, what it does)
+    family: str = ""  # heading in `help`
+    raw: bool = False  # options end at the first operand, as for `nice CMD -x`
+
+
+class ShellLike(Protocol):
+    """What commands may ask of the shell they run in (the interpreter implements it)."""
+
+    interactive: bool
+    last_status: int
+
+    def client(self) -> Client:
+        """The shell's connection to the daemon, made on first use."""
+
+    def get(self, name: str) -> str | None:
+        """A variable's value."""
+
+    def set(self, name: str, value: str) -> None:
+        """Sets a variable."""
+
+    def run_words(self, words: Sequence[str], context: Context) -> int:
+        """Runs a command given as words (for `time`, `nice`, `nohup`), in the given context."""
+
+    def jobs(self) -> Any:
+        """The job table (`llmos_shell.shell.jobs.Jobs`)."""
+
+
+class Context:
+    """What a running command has: its files, its shell, and whether it is in the foreground.
+
+    `out` and `err` are text streams, `stdin` is binary; in a pipeline they are pipes. A command that starts a model
+    process in the foreground announces it with `track`, so that Ctrl-C interrupts and Ctrl-Z stops that process.
+    """
+
+    def __init__(
+        self,
+        shell: ShellLike,
+        *,
+        stdin: BinaryIO,
+        out: TextIO,
+        err: TextIO,
+        background: bool = False,
+        nice: int = 0,
+        detached: bool = False,
+        on_track: Callable[[int], None] | None = None,
+    ) -> None:
+        self.shell = shell
+        self.stdin = stdin
+        self.out = out
+        self.err = err
+        self.background = background  # started with `&`, or a part of a background job
+        self.nice = nice  # set by `nice -n`
+        self.detached = detached  # set by `nohup`
+        self._on_track = on_track
+
+    @property
+    def client(self) -> Client:
+        """The connection to the daemon."""
+        return self.shell.client()
+
+    def track(self, pid: int) -> None:
+        """Says that this command now waits for (or, in the background, has started) that model process."""
+        if self._on_track is not None:
+            self._on_track(pid)
+
+    def is_terminal(self) -> bool:
+        """Whether output goes to a terminal, so that spinners and colours make sense."""
+        try:
+            return self.out.isatty()
+        except ValueError:
+            return False
+
+    def error(self, command: str, error: LlmosError | str) -> int:
+        """Writes `llmos: COMMAND: what is wrong: how to mend it` and returns exit status 1."""
+        print(f"llmos: {command}: {error}", file=self.err, flush=True)
+        return 1
+
+
+def debug() -> bool:
+    """Whether tracebacks are wanted (LLMOS_DEBUG=1)."""
+    import os
+
+    return os.environ.get("LLMOS_DEBUG", "") not in ("", "0")
+
+
+def report_bug(command: str, err: TextIO) -> int:
+    """Says that a command failed unexpectedly, with the traceback if wanted; exit status 1."""
+    error = sys.exc_info()[1]
+    print(f"llmos: {command}: internal error: {type(error).__name__}: {error}", file=err, flush=True)
+    if debug():
+        import traceback
+
+        traceback.print_exc(file=err)
+    return 1
