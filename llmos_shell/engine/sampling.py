@@ -135,7 +135,7 @@ def _candidates(
     logits: Logits, sampling: Sampling, top: float
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
     """Tokens that pass top-k, top-p and min-p, with their logits."""
-    least = top + log(sampling.min_p) if sampling.min_p > 0 else -np.inf
+    least = top + min(0.0, log(sampling.min_p)) if sampling.min_p > 0 else -np.inf
     if 0 < sampling.top_k < len(logits):
         tokens = top_tokens(logits, sampling.top_k)
         values = logits[tokens].astype(np.float64)
