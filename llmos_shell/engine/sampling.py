@@ -17,7 +17,6 @@ from math import log
 import numpy as np
 import numpy.typing as npt
 
-from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.types import Sampling
 
 Logits = npt.NDArray[np.float32]
@@ -28,12 +27,14 @@ _SMALLEST_TEMPERATURE = 1e-6  # keeps quotients finite; far below any difference
 _NUCLEUS_START = 256  # candidates looked at first for top-p over the whole vocabulary
 
 NOTHING = -1
-"""What `sample` and `argmax` return when every logit is −inf."""
+"""What `sample` and `argmax` return when every logit is -inf."""
 
 
 def uniform(seed: int, position: int, attempt: int = 0) -> float:
     """A number in [0, 1) from splitmix64 of the three values; 53 random bits."""
-    state = (_mix((seed & _MASK) ^ 0x6C6C6D61736F7321) + position * 0x9E3779B97F4A7C15 + attempt * 0xD1342543DE82EF95) & _MASK
+    state = (
+        _mix((seed & _MASK) ^ 0x6C6C6D61736F7321) + position * 0x9E3779B97F4A7C15 + attempt * 0xD1342543DE82EF95
+    ) & _MASK
     return (_mix(state) >> 11) * 2.0**-53
 
 
@@ -71,18 +72,18 @@ def penalised(logits: Logits, sampling: Sampling, recent: Sequence[int]) -> Logi
 
 
 def argmax(logits: Logits) -> int:
-    """The likeliest token (the lowest of equals), or `NOTHING`. Raises EIO when the logits are not numbers."""
+    """The likeliest token (the lowest of equals), or `NOTHING`. Raises FloatingPointError when they are not numbers."""
     token = int(logits.argmax())
     top = float(logits[token])
     if top == -np.inf:
         return NOTHING
     if top - top != 0.0:
-        raise LlmosError(Code.EIO, "the model computed values that are not numbers")
+        raise FloatingPointError("the model computed values that are not numbers")
     return token
 
 
 def sample(logits: Logits, sampling: Sampling, position: int, attempt: int = 0) -> int:
-    """A token drawn from penalised (and possibly masked) `logits`, or `NOTHING` when all are −inf.
+    """A token drawn from penalised (and possibly masked) `logits`, or `NOTHING` when all are -inf.
 
     `position` is the index the token will have in the sequence. `attempt` makes an independent draw at the same
     position, after a grammar refused the first.
@@ -131,9 +132,7 @@ def top_tokens(logits: Logits, count: int) -> npt.NDArray[np.intp]:
     return chosen[order[:count]]
 
 
-def _candidates(
-    logits: Logits, sampling: Sampling, top: float
-) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
+def _candidates(logits: Logits, sampling: Sampling, top: float) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
     """Tokens that pass top-k, top-p and min-p, with their logits."""
     least = top + min(0.0, log(sampling.min_p)) if sampling.min_p > 0 else -np.inf
     if 0 < sampling.top_k < len(logits):

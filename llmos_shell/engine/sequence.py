@@ -88,13 +88,11 @@ class Sequence:
         self.constraint: Constraint | None = None
         self._reset(0, Sampling())
 
-    def begin(self, turn: int, sampling: Sampling) -> None:
-        """Starts (or resumes) the turn whose first generated token has index `turn`.
+    def begin(self, turn: int, sampling: Sampling, constraint: Constraint | None) -> None:
+        """Starts (or resumes) the turn whose first generated token has index `turn`; owns the `constraint` from now on.
 
-        Tokens from there on are replayed: their text counts as emitted. Raises for a wrong grammar, and the turn is
-        unchanged then.
+        Tokens from there on are replayed: their text counts as emitted.
         """
-        constraint = self._vocabulary.constraint(sampling)
         self.release()
         self._reset(turn, sampling)
         self.constraint = constraint

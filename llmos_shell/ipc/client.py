@@ -1,17 +1,20 @@
 """A blocking client of the daemon, without asyncio and without threads of its own.
 
 Several threads may use one client: whichever of them waits for an answer reads the socket for all (leader and
-followers), so a one-shot command pays for no thread and a pipeline needs no second connection.
+followers), so a one-shot command pays for no thread and a pipeline needs no second connection. A call that is
+interrupted by an exception of a signal handler loses no bytes: waiting is interruptible, receiving is not.
 """
 
 from __future__ import annotations
 
 import os
+import select
 import socket
 import sys
 import threading
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import msgspec
@@ -23,6 +26,7 @@ from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.framing import Splitter, encode
 from llmos_shell.abi.syscall import Syscall
 from llmos_shell.abi.wire import Bye, Call, Cancel, DaemonMessage, Failure, Hello, Item, Refused, Reply, Welcome
+from llmos_shell.ipc.interrupts import Uninterrupted
 
 T = TypeVar("T")
 _decoder: msgpack.Decoder[DaemonMessage] = msgpack.Decoder(DaemonMessage)
@@ -32,7 +36,11 @@ class ConnectionLost(LlmosError):
     """The daemon has gone; a new connection may find (or start) another one."""
 
     def __init__(self) -> None:
-        super().__init__(Code.EPIPE, "the connection to the daemon was lost")
+        super().__init__(
+            Code.EPIPE,
+            "the connection to the daemon was lost",
+            hint="`llmos status` says whether it runs, and any command starts it again",
+        )
 
 
 class Client:
@@ -40,18 +48,29 @@ class Client:
 
     def __init__(self, sock: socket.socket, hello: Hello) -> None:
         self._socket = sock
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
         self._splitter = Splitter()
         self._pending: dict[int, deque[Reply | Item | Failure]] = {}
         self._next = 0
         self._send_lock = threading.Lock()
         self._condition = threading.Condition()
-        self._reading = False
+        self._reader: int | None = None  # the thread that reads for everyone
         self._lost = False
-        self._send(hello)
-        answer = self._handshake()
+        try:
+            self._send(hello)
+            answer = self._handshake()
+        except BaseException:
+            sock.close()
+            raise
         self.session = answer.session
         self.daemon_pid = answer.daemon_pid
         self.daemon_started = answer.started
+
+    @property
+    def lost(self) -> bool:
+        """Whether the connection is closed or broken, so that no further call can succeed."""
+        return self._lost
 
     def call(self, syscall: Syscall, args: Struct, *, type: type[T] | None = None) -> Any:
         """Invokes a syscall and returns its result. Raises the daemon's `LlmosError`, or `ConnectionLost`.
@@ -89,11 +108,13 @@ class Client:
     def close(self, *, bye: bool = True) -> None:
         """Ends the session. Without `bye` it ends as if the terminal had been closed."""
         if bye and not self._lost:
-            try:
+            with suppress(LlmosError):
                 self._send(Bye())
-            except LlmosError:
-                pass
         self._lost = True
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)  # wakes a thread that waits
+        with self._condition:
+            self._condition.notify_all()
         self._socket.close()
 
     def __enter__(self) -> Client:
@@ -109,7 +130,11 @@ class Client:
             self._next += 1
             call = self._next
             self._pending[call] = deque()
-        self._send(Call(call, syscall.name, msgspec.to_builtins(args)))
+        try:
+            self._send(Call(call, syscall.name, msgspec.to_builtins(args)))
+        except BaseException:
+            self._forget(call)
+            raise
         return call
 
     def _forget(self, call: int) -> None:
@@ -117,12 +142,11 @@ class Client:
             self._pending.pop(call, None)
 
     def _give_up(self, call: int) -> None:
+        self._release()
         self._forget(call)
         if not self._lost:
-            try:
+            with suppress(LlmosError):
                 self._send(Cancel(call))
-            except LlmosError:
-                pass
 
     def _next_answer(self, call: int) -> Reply | Item | Failure:
         """Waits for the next answer to `call`, reading for everyone if nobody else does."""
@@ -130,40 +154,52 @@ class Client:
         queue = self._pending[call]
         while True:
             with condition:
-                while not queue and self._reading and not self._lost:
+                while not queue and not self._lost and self._reader not in (None, threading.get_ident()):
                     condition.wait()
                 if queue:
                     return queue.popleft()
                 if self._lost:
                     raise ConnectionLost
-                self._reading = True
+                self._reader = threading.get_ident()
             try:
                 self._read_once()
             finally:
-                with condition:
-                    self._reading = False
-                    condition.notify_all()
+                self._release()
+
+    def _release(self) -> None:
+        """Lets another thread read, if this one did."""
+        with self._condition:
+            if self._reader == threading.get_ident():
+                self._reader = None
+                self._condition.notify_all()
 
     def _read_once(self) -> None:
-        bodies = self._receive()
-        with self._condition:
-            for body in bodies:
-                message = _decoder.decode(body)
-                if isinstance(message, Reply | Item | Failure) and message.id in self._pending:
-                    self._pending[message.id].append(message)
+        self._wait()
+        with Uninterrupted():
+            for message in self._receive():
+                if isinstance(message, Reply | Item | Failure):
+                    with self._condition:
+                        if message.id in self._pending:
+                            self._pending[message.id].append(message)
 
     # -- the socket --------------------------------------------------------------------------------------------------
 
     def _send(self, message: Struct) -> None:
         frame = encode(message)
-        with self._send_lock:
+        with Uninterrupted(), self._send_lock:
             try:
                 self._socket.sendall(frame)
             except OSError:
                 self._lost = True
                 raise ConnectionLost from None
 
-    def _receive(self) -> list[bytes]:
+    def _wait(self) -> None:
+        """Until there is something to receive; signal handlers may raise here."""
+        if not self._lost:
+            self._poll.poll()
+
+    def _receive(self) -> list[DaemonMessage]:
+        """The messages that have arrived; none, and the connection marked as lost, when the daemon has gone."""
         try:
             data = self._socket.recv(1 << 18)
         except OSError:
@@ -171,16 +207,20 @@ class Client:
         if not data:
             self._lost = True
             return []
-        return self._splitter.feed(data)
+        try:
+            return [_decoder.decode(body) for body in self._splitter.feed(data)]
+        except (msgspec.DecodeError, LlmosError) as error:
+            self._lost = True
+            raise LlmosError(Code.EPROTO, f"the daemon sent what this client cannot read ({error})") from None
 
     def _handshake(self) -> Welcome:
         while not self._lost:
-            for body in self._receive():
-                message = _decoder.decode(body)
+            self._wait()
+            for message in self._receive():
                 if isinstance(message, Welcome):
                     return message
                 if isinstance(message, Refused):
-                    raise LlmosError(Code(message.code), message.message)
+                    raise LlmosError(_code(message.code), message.message)
         raise ConnectionLost
 
 
@@ -189,19 +229,19 @@ def connect(name: str, *, interactive: bool = False, start: bool = True, reclaim
 
     Raises ENOENT when there is none and `start` is off, EACCES for somebody else's socket, EPROTO for another version.
     """
-    sock = _open_socket()
+    sock = open_socket()
     if sock is None:
         if not start:
             raise LlmosError(Code.ENOENT, "no daemon is running", hint="`llmos daemon start` starts one")
         from llmos_shell.ipc.launch import start_daemon
 
-        sock = start_daemon(_open_socket)
+        sock = start_daemon(open_socket)
     hello = Hello(PROTOCOL, __version__, name, os.getpid(), _tty_name(), interactive, reclaim)
     return Client(sock, hello)
 
 
-def _open_socket() -> socket.socket | None:
-    """A connection to the daemon's socket, or None when nobody listens there."""
+def open_socket() -> socket.socket | None:
+    """A connection to the daemon's socket, or None when nobody listens there. EACCES when it is somebody else's."""
     path = paths.socket_path()
     try:
         owner = os.stat(path).st_uid
@@ -218,6 +258,9 @@ def _open_socket() -> socket.socket | None:
     except OSError as error:
         sock.close()
         raise LlmosError(Code.EACCES, f"cannot connect to {path}: {error.strerror}") from None
+    except BaseException:
+        sock.close()
+        raise
     return sock
 
 
@@ -228,13 +271,22 @@ def _tty_name() -> str:
         return ""
 
 
+def _code(text: str) -> Code:
+    """The code, or EIO for one that a newer daemon knows."""
+    try:
+        return Code(text)
+    except ValueError:
+        return Code.EIO
+
+
 def _result(syscall: Syscall, answer: Reply | Item | Failure, *, streaming: bool = False) -> Any:
     if isinstance(answer, Failure):
-        raise LlmosError(Code(answer.code), answer.message, hint=answer.hint, pid=answer.pid)
+        raise LlmosError(_code(answer.code), answer.message, hint=answer.hint, pid=answer.pid)
     return None if streaming else _convert(answer.value, syscall.result)
 
 
 def _convert(value: Any, to: Any) -> Any:
-    if isinstance(value, msgspec.Raw):
-        return msgpack.decode(value, type=to)
-    return msgspec.convert(value, to)
+    try:
+        return msgspec.convert(value, to)
+    except msgspec.ValidationError as error:
+        raise LlmosError(Code.EPROTO, f"the daemon's answer is not what was declared ({error})") from None

@@ -7,43 +7,73 @@ import select
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 
 from llmos_shell import paths
 from llmos_shell.abi.errors import Code, LlmosError
 
 READY_SECONDS = 30.0
+"""How long a daemon may take to come up, a replay of its journal included, before the user is told."""
+
+_LOCK_SECONDS = 0.2
+_RETRY_SECONDS = 0.02
 
 
 def start_daemon(open_socket: Callable[[], socket.socket | None]) -> socket.socket:
     """Starts a daemon in a session of its own and connects to it once it says it is ready.
 
     The daemon writes `ready` to the pipe given as `--ready-fd`, or its one-line reason for not starting. Losing a race
-    against another starter is no error: the winner's socket is used.
+    against another starter is no error: the winner's socket is used as soon as it listens.
     """
+    said = _launch()
+    begun = time.monotonic()
+    sock = open_socket()
+    while sock is None and _is_coming(time.monotonic() - begun):
+        time.sleep(_RETRY_SECONDS)
+        sock = open_socket()
+    if sock is None:
+        reason = said.removeprefix("ready").strip() or "it said nothing"
+        raise LlmosError(Code.EIO, f"the daemon did not start: {reason}", hint=f"its log is {paths.log_path()}")
+    return sock
+
+
+def _launch() -> str:
+    """Runs the daemon and returns what it said."""
     reader, writer = os.pipe()
     try:
-        argv = [sys.executable, "-P", "-m", "llmos_shell.daemon", "--auto", "--ready-fd", str(writer)]
-        subprocess.Popen(  # noqa: S603
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            pass_fds=(writer,),
-            start_new_session=True,
-            cwd="/",
-        )
-    finally:
-        os.close(writer)
-    try:
-        said = _read_all(reader)
+        try:
+            _spawn(writer)
+        finally:
+            os.close(writer)
+        return _read_all(reader)
     finally:
         os.close(reader)
-    sock = open_socket()
-    if sock is None:
-        reason = said.removeprefix("ready").strip() or f"see {paths.log_path()}"
-        raise LlmosError(Code.EIO, f"the daemon did not start: {reason}")
-    return sock
+
+
+def _spawn(writer: int) -> None:
+    argv = [sys.executable, "-P", "-m", "llmos_shell.daemon", "--auto", "--ready-fd", str(writer)]
+    process = subprocess.Popen(
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        pass_fds=(writer,),
+        start_new_session=True,
+        cwd="/",
+    )
+    process.returncode = 0  # it outlives this process on purpose: nobody waits for it, and Popen need not complain
+
+
+def _is_coming(waited: float) -> bool:
+    """Whether another daemon lives that may listen soon: one that holds the lock, or is just taking it."""
+    try:
+        with open(paths.lock_path()) as lock:
+            holder = lock.read().strip()
+        os.kill(int(holder), 0)
+    except (OSError, ValueError):
+        return waited < _LOCK_SECONDS
+    return waited < READY_SECONDS
 
 
 def _read_all(reader: int) -> str:

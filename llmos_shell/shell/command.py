@@ -28,7 +28,7 @@ class Option(Struct, frozen=True, omit_defaults=True):
     flags: tuple[str, ...]  # e.g. ("-n", "--tokens")
     help: str
     value: str = ""  # name of the value in help, e.g. "N"
-    type: str = "str"  # str, int, float, duration, file, model, pid, job, signal, or a|b|c
+    type: str = "str"  # one of `arguments.CONVERTERS`, or a|b|c
     default: Any = None
     repeat: bool = False  # may be given several times; gathered in a tuple
 
@@ -70,6 +70,7 @@ class Command(Struct, frozen=True):
     examples: tuple[tuple[str, str], ...] = ()  # (command line, what it does)
     family: str = ""  # heading in `help`
     raw: bool = False  # options end at the first operand, as for `nice CMD -x`
+    rewrite: Callable[[Sequence[str]], list[str]] | None = None  # e.g. `kill -9` into `kill -s 9`
 
 
 class ShellLike(Protocol):
@@ -79,7 +80,7 @@ class ShellLike(Protocol):
     last_status: int
 
     def client(self) -> Client:
-        """The shell's connection to the daemon, made on first use."""
+        """The shell's connection to the daemon, made on first use and made again when it was lost."""
 
     def get(self, name: str) -> str | None:
         """A variable's value."""
@@ -121,6 +122,25 @@ class Context:
         self.nice = nice  # set by `nice -n`
         self.detached = detached  # set by `nohup`
         self._on_track = on_track
+
+    def derive(
+        self,
+        *,
+        nice: int | None = None,
+        detached: bool | None = None,
+        on_track: Callable[[int], None] | None = None,
+    ) -> Context:
+        """A context that differs in these points."""
+        return Context(
+            self.shell,
+            stdin=self.stdin,
+            out=self.out,
+            err=self.err,
+            background=self.background,
+            nice=self.nice if nice is None else nice,
+            detached=self.detached if detached is None else detached,
+            on_track=self._on_track if on_track is None else on_track,
+        )
 
     @property
     def client(self) -> Client:

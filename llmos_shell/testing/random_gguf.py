@@ -25,7 +25,9 @@ class Shape(Struct, frozen=True):
     context: int = 256
 
 
-def write_random_model(path: Path, shape: Shape, *, seed: int = 0, quantisation: str = "f32", template: str = "") -> None:
+def write_random_model(
+    path: Path, shape: Shape, *, seed: int = 0, quantisation: str = "f32", template: str = ""
+) -> None:
     """Writes a GGUF file. `quantisation` is `f32` or `q8_0`; `template` a chat template, none if empty."""
     writer = gguf.GGUFWriter(path, "llama")
     _write_metadata(writer, shape, template)

@@ -1,1 +1,1 @@
-"""TODO."""
+"""KV memory of the workers: the page ledger and its prefix index."""

@@ -1,0 +1,187 @@
+"""The llama.cpp engine: `abi.engine.Engine` on the low-level interface, one context with many sequences."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from llmos_kernel_llamacpp import loading
+from llmos_kernel_llamacpp.batch import Batch, LogitsView
+from llmos_kernel_llamacpp.cells import Cells
+from llmos_kernel_llamacpp.grammar import GrammarConstraint
+from llmos_kernel_llamacpp.native import lib, take_errors
+from llmos_kernel_llamacpp.vocabulary import Vocabulary
+from llmos_shell.abi.engine import Chunk, Constraint, Usage
+from llmos_shell.abi.errors import Code, LlmosError
+from llmos_shell.abi.types import Message
+from llmos_shell.abi.worker import Load, ModelInfo
+from llmos_shell.engine.templates import ChatTemplate, render_plain
+
+
+def load(spec: Load) -> LlamaEngine:
+    """Loads a model, as `abi.engine.LoadEngine`."""
+    loading.kv_type(spec.kv_type)
+    model = loading.load_model(spec)
+    try:
+        return LlamaEngine(model, spec)
+    except BaseException:
+        lib.llama_model_free(model)
+        raise
+
+
+class LlamaEngine:
+    """One model and one context. A slot is a llama.cpp sequence id."""
+
+    def __init__(self, model: Any, spec: Load) -> None:
+        self._model = model
+        per_token = loading.kv_bytes_per_token(model, spec.kv_type)
+        trained = int(lib.llama_model_n_ctx_train(model))
+        plan = loading.plan_kv(spec, trained, per_token, loading.available_memory())
+        threads = loading.threads_for(spec)
+        self._vocabulary = Vocabulary(model)
+        self._template = self._load_template()
+        self._context, max_batch = loading.new_context(model, spec, plan, threads)
+        self._memory = lib.llama_get_memory(self._context)
+        self._split = plan.layout == "split"
+        self._cuttable = not (lib.llama_model_is_recurrent(model) or lib.llama_model_is_hybrid(model))
+        self._total_cells = int(lib.llama_n_ctx(self._context))
+        self._cells = Cells(plan.slots)
+        self._batch = Batch(max_batch)
+        self._logits = LogitsView(self._vocabulary.size)
+        self.piece = self._vocabulary.piece
+        self.is_end = self._vocabulary.is_end
+        self.info = ModelInfo(
+            fingerprint=loading.fingerprint(spec, plan),
+            context=plan.context,
+            trained_context=trained,
+            vocabulary=self._vocabulary.size,
+            page_tokens=loading.PAGE_TOKENS,
+            pages=self._total_cells // loading.PAGE_TOKENS,
+            slots=plan.slots,
+            layout=plan.layout,
+            kv_bytes_per_token=per_token,
+            max_batch=max_batch,
+            threads=threads,
+            has_chat_template=self._template is not None,
+            can_constrain=True,
+            description=_description(model),
+        )
+
+    def tokenize(self, text: str, special: bool) -> list[int]:
+        """Token ids of text."""
+        return self._vocabulary.tokenize(text, special)
+
+    def render(self, messages: Sequence[Message], generate: bool) -> str:
+        """By the file's template, or in the plain form where it has none."""
+        if self._template is None:
+            return render_plain(messages, generate)
+        return self._template.render(messages, generate)
+
+    def step(self, chunks: Sequence[Chunk]) -> npt.NDArray[np.float32]:
+        """One `llama_decode`."""
+        rows = self._batch.fill(chunks)
+        status = lib.llama_decode(self._context, self._batch.native)
+        if status == 1:
+            raise LlmosError(Code.ENOMEM, f"no room for a step in the KV pool of {self._total_cells} tokens")
+        if status:
+            raise LlmosError(Code.EIO, f"llama.cpp failed with status {status}: {take_errors() or 'no reason given'}")
+        lengths = self._cells.lengths
+        for chunk in chunks:
+            lengths[chunk.slot] = chunk.position + len(chunk.tokens)
+        return self._logits.get(self._context, rows)
+
+    def copy(self, source: int, target: int, tokens: int) -> None:
+        """Shares cells in the shared layout.
+
+        In the split layout `seq_cp` would be carried out at the next step only, and copy the whole stream; writing the
+        state out and in again copies what is used, at once.
+        """
+        self._check_empty(target)
+        length = self._cells.lengths[source]
+        if tokens < length and not self._cuttable:
+            raise LlmosError(Code.ENOSYS, "this model's state cannot be cut")
+        if self._split:
+            self.restore(target, self.export(source), length)
+            self.truncate(target, tokens)
+            return
+        lib.llama_memory_seq_cp(self._memory, source, target, 0, tokens)
+        self._cells.share(source, target, tokens)
+
+    def truncate(self, slot: int, tokens: int) -> None:
+        """Raises ENOSYS for models whose state cannot be cut (recurrent ones), and changes nothing then."""
+        if tokens >= self._cells.lengths[slot]:
+            return
+        if not lib.llama_memory_seq_rm(self._memory, slot, tokens, -1):
+            raise LlmosError(Code.ENOSYS, "this model's state cannot be cut")
+        self._cells.cut(slot, tokens)
+
+    def export(self, slot: int) -> memoryview:
+        """The state of the sequence, as llama.cpp writes it."""
+        size = lib.llama_state_seq_get_size(self._context, slot)
+        blob = np.empty(size, dtype=np.uint8)
+        pointer = ctypes.cast(blob.ctypes.data, ctypes.POINTER(ctypes.c_uint8))
+        written = lib.llama_state_seq_get_data(self._context, pointer, size, slot)
+        if written != size:
+            raise LlmosError(Code.EIO, f"llama.cpp exported {written} of {size} bytes: {take_errors()}")
+        return blob.data
+
+    def restore(self, slot: int, blob: bytes | memoryview, tokens: int) -> None:
+        """The opposite of `export`."""
+        self._check_empty(slot)
+        data = np.frombuffer(blob, dtype=np.uint8)
+        pointer = ctypes.cast(data.ctypes.data, ctypes.POINTER(ctypes.c_uint8))
+        read = lib.llama_state_seq_set_data(self._context, pointer, len(data), slot)
+        held = lib.llama_memory_seq_pos_max(self._memory, slot) + 1
+        if read != len(data) or held != tokens:
+            lib.llama_memory_seq_rm(self._memory, slot, -1, -1)
+            if not read:
+                raise LlmosError(Code.ENOMEM, f"no room for {tokens} tokens in the KV pool: {take_errors()}")
+            raise LlmosError(Code.EINVAL, f"the image holds {held} tokens, not {tokens}")
+        self._cells.fill(slot, tokens)
+
+    def free(self, slot: int) -> None:
+        """Empties a slot."""
+        lib.llama_memory_seq_rm(self._memory, slot, -1, -1)
+        self._cells.cut(slot, 0)
+
+    def constraint(self, kind: Literal["gbnf", "json-schema"], text: str) -> Constraint:
+        """A grammar sampler of llama.cpp."""
+        return GrammarConstraint(self._vocabulary.native, self._vocabulary.size, kind, text)
+
+    def set_threads(self, threads: int) -> None:
+        """For decoding and prefill alike."""
+        lib.llama_set_n_threads(self._context, threads, threads)
+
+    def usage(self) -> Usage:
+        """Cells in use."""
+        used = sum(self._cells.lengths) if self._split else self._cells.used()
+        return Usage(used, self._total_cells)
+
+    def close(self) -> None:
+        """Frees context and weights."""
+        lib.llama_free(self._context)
+        lib.llama_model_free(self._model)
+
+    def _check_empty(self, slot: int) -> None:
+        if self._cells.lengths[slot]:
+            raise LlmosError(Code.EIO, f"slot {slot} is not empty")
+
+    def _load_template(self) -> ChatTemplate | None:
+        source = lib.llama_model_chat_template(self._model, None)
+        if not source:
+            return None
+        words = self._vocabulary
+        with contextlib.suppress(LlmosError):  # a template nobody can compile counts as none
+            return ChatTemplate(source.decode("utf-8", "replace"), words.bos_text, words.eos_text, words.adds_bos)
+        return None
+
+
+def _description(model: Any) -> str:
+    buffer = ctypes.create_string_buffer(256)
+    lib.llama_model_desc(model, buffer, len(buffer))
+    return buffer.value.decode("utf-8", "replace")

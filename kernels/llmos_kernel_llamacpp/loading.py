@@ -1,0 +1,193 @@
+"""Loading a GGUF file: context parameters, the layout of the KV cache, the fingerprint.
+
+`plan_kv` is pure. llama.cpp rounds the cells of a sequence up to multiples of 256; a slot or pool has that many cells.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+from importlib.metadata import version
+from typing import Any, Literal
+
+from msgspec import Struct
+
+from llmos_kernel_llamacpp.native import lib, take_errors
+from llmos_shell.abi.errors import Code, LlmosError
+from llmos_shell.abi.worker import Load
+from llmos_shell.engine.threads import default_threads
+
+PAGE_TOKENS = 16
+CELLS_MULTIPLE = 256
+DEFAULT_SLOTS = 32
+MAX_SLOTS = 256  # sequence ids of llama.cpp
+KV_SHARE_OF_RAM = 0.25
+KV_MOST_BYTES = 4 << 30
+DEFAULT_BATCH = 1024
+DEFAULT_MICRO_BATCH = 512
+
+KV_TYPES = {  # name: (ggml type, elements per block, bytes per block)
+    "f32": (0, 1, 4),
+    "f16": (1, 1, 2),
+    "bf16": (30, 1, 2),
+    "q8_0": (8, 32, 34),
+    "q4_0": (2, 32, 18),
+}
+
+
+class KvPlan(Struct, frozen=True):
+    """How the KV cache is laid out."""
+
+    layout: Literal["shared", "split"]
+    slots: int
+    context: int  # longest sequence
+    cells: int  # in all
+
+
+def plan_kv(spec: Load, trained_context: int, bytes_per_token: int, available_bytes: int) -> KvPlan:
+    """Chooses layout, slots and size from what was asked for and what fits.
+
+    `auto` is `split` when every slot can have the whole context within the budget (a quarter of the available RAM, at
+    most 4 GiB), because attention then reads no other sequence's cells; else one shared pool of the budget's size.
+    """
+    context = max(1, spec.context or trained_context)
+    slots = spec.slots or DEFAULT_SLOTS
+    if not 1 <= slots <= MAX_SLOTS:
+        raise LlmosError(Code.EINVAL, f"slots must be from 1 to {MAX_SLOTS}, not {slots}")
+    budget = int(min(KV_SHARE_OF_RAM * available_bytes, KV_MOST_BYTES)) // max(1, bytes_per_token)
+    room = budget if spec.pool_tokens is None else spec.pool_tokens
+    layout = spec.layout
+    if layout == "auto":
+        layout = "split" if slots * _padded(context) <= room else "shared"
+    if layout == "split":
+        if spec.pool_tokens is not None:
+            context = min(context, max(1, spec.pool_tokens // slots))
+        return KvPlan("split", slots, context, slots * _padded(context))
+    if spec.pool_tokens is None:
+        cells = _padded(min(slots * context, max(budget, context)))
+    else:
+        cells = _padded(spec.pool_tokens)
+    return KvPlan("shared", slots, min(context, cells), cells)
+
+
+def load_model(spec: Load) -> Any:
+    """The weights. Raises ENOENT or ENOEXEC with the reason in one line."""
+    if not os.path.isfile(spec.path):
+        raise LlmosError(Code.ENOENT, f"no model file at {spec.path}")
+    params = lib.llama_model_default_params()
+    params.n_gpu_layers = spec.gpu_layers
+    params.use_mmap = bool(spec.options.get("mmap", True))
+    take_errors()
+    model = lib.llama_model_load_from_file(spec.path.encode(), params)
+    if not model:
+        raise LlmosError(Code.ENOEXEC, f"cannot load {spec.path}: {take_errors() or 'llama.cpp refused it'}")
+    if lib.llama_model_has_encoder(model) or not lib.llama_model_has_decoder(model):
+        lib.llama_model_free(model)
+        raise LlmosError(Code.ENOEXEC, f"cannot run {spec.path}: only decoder models are supported")
+    return model
+
+
+def new_context(model: Any, spec: Load, plan: KvPlan, threads: int) -> tuple[Any, int]:
+    """A context, and the most tokens it takes per batch. Raises ENOMEM when llama.cpp cannot have the memory."""
+    batch = min(int(spec.options.get("n_batch", DEFAULT_BATCH)), plan.cells)
+    params = lib.llama_context_default_params()
+    params.n_ctx = plan.cells
+    params.n_batch = max(batch, plan.slots)
+    params.n_ubatch = min(int(spec.options.get("n_ubatch", DEFAULT_MICRO_BATCH)), params.n_batch)
+    params.n_seq_max = plan.slots
+    params.n_outputs_max = plan.slots
+    params.n_threads = params.n_threads_batch = threads
+    params.type_k = params.type_v = kv_type(spec.kv_type)[0]
+    params.flash_attn_type = _flash_attention(spec)
+    params.kv_unified = plan.layout == "shared"
+    params.swa_full = True  # sliding windows forget cells, and then nothing can be truncated or copied
+    params.no_perf = True
+    take_errors()
+    context = lib.llama_init_from_model(model, params)
+    if not context:
+        raise LlmosError(
+            Code.ENOMEM,
+            f"cannot allocate a KV cache of {plan.cells} tokens: {take_errors() or 'out of memory'}",
+            hint="set a smaller `context`, `slots` or `pool_tokens`",
+        )
+    return context, int(params.n_batch)
+
+
+def kv_type(name: str) -> tuple[int, int, int]:
+    """ggml type, elements per block and bytes per block. Raises EINVAL for an unknown name."""
+    try:
+        return KV_TYPES[name]
+    except KeyError:
+        raise LlmosError(Code.EINVAL, f"unknown KV type `{name}`", hint=f"one of {', '.join(KV_TYPES)}") from None
+
+
+def kv_bytes_per_token(model: Any, kind: str) -> int:
+    """Bytes of K and V of one token in all layers, from the model's metadata."""
+    _, elements, size = kv_type(kind)
+    heads = max(1, lib.llama_model_n_head(model))
+    kv_heads = lib.llama_model_n_head_kv(model)
+    head = lib.llama_model_n_embd(model) // heads
+    arch = metadata(model, "general.architecture")
+    key = int(metadata(model, f"{arch}.attention.key_length") or head)
+    value = int(metadata(model, f"{arch}.attention.value_length") or head)
+    if key % elements or value % elements:
+        raise LlmosError(
+            Code.EINVAL,
+            f"KV type {kind} needs heads of a multiple of {elements}, not {key}",
+            hint='use `kv_type = "f16"`',
+        )
+    row = sum(kv_heads * length // elements * size for length in (key, value))
+    return int(lib.llama_model_n_layer(model) * row)
+
+
+def metadata(model: Any, key: str) -> str:
+    """One value of the file's metadata as text; "" when absent."""
+    buffer = ctypes.create_string_buffer(1024)
+    length = lib.llama_model_meta_val_str(model, key.encode(), buffer, len(buffer))
+    return buffer.value.decode("utf-8", "replace") if length >= 0 else ""
+
+
+def fingerprint(spec: Load, plan: KvPlan) -> str:
+    """Of everything that makes KV exchangeable: weights, library, KV type, attention variant, number of KV streams.
+
+    Of the weights: size, first and last MiB (metadata, tensor table, some tensor data); reading all would take minutes.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    size = os.path.getsize(spec.path)
+    with open(spec.path, "rb") as file:
+        digest.update(file.read(1 << 20))
+        file.seek(max(0, size - (1 << 20)))
+        digest.update(file.read(1 << 20))
+    streams = plan.slots if plan.layout == "split" else 1
+    parts = (size, version("llama-cpp-python"), spec.kv_type, _flash_attention(spec), streams)
+    digest.update(repr(parts).encode())
+    return f"llamacpp:{digest.hexdigest()}"
+
+
+def available_memory() -> int:
+    """Bytes of RAM that can be had without swapping."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            for line in file:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+
+
+def threads_for(spec: Load) -> int:
+    """Compute threads to start with."""
+    return max(1, spec.threads or default_threads())
+
+
+def _padded(tokens: int) -> int:
+    return -(-tokens // CELLS_MULTIPLE) * CELLS_MULTIPLE
+
+
+def _flash_attention(spec: Load) -> int:
+    """llama.cpp's own choice, but a quantised V cache needs it."""
+    if spec.kv_type in ("q8_0", "q4_0"):
+        return int(lib.LLAMA_FLASH_ATTN_TYPE_ENABLED)
+    return int(spec.options.get("flash_attention", lib.LLAMA_FLASH_ATTN_TYPE_AUTO))

@@ -1,0 +1,172 @@
+"""The daemon's parts, held together, and what is everybody's: clocks, journal, tasks, the end.
+
+Every part gets the `Core` and finds the others there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Coroutine, Sequence
+from typing import Any, TypeVar
+
+import psutil
+
+from llmos_shell import paths
+from llmos_shell.abi.errors import Code, LlmosError
+from llmos_shell.abi.types import Event, Kind
+from llmos_shell.daemon.events import EventLog
+from llmos_shell.daemon.journal import Journal
+from llmos_shell.daemon.park import ParkBudget, default_limit
+from llmos_shell.daemon.pager import remove_file
+from llmos_shell.daemon.process import Figures, Process, decode_record, from_record
+from llmos_shell.daemon.records import Saved
+from llmos_shell.daemon.residency import Residency
+from llmos_shell.daemon.server import Connection
+from llmos_shell.daemon.syscalls import SyscallTable
+from llmos_shell.daemon.table import ProcessTable
+from llmos_shell.models.registry import Registry
+
+T = TypeVar("T")
+IDLE_SECONDS = 60.0
+RATE_WINDOW = 1.0
+
+
+class Core:
+    """One running daemon."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, *, auto: bool) -> None:
+        self.loop = loop
+        self.auto = auto
+        self.started = time.time()
+        self.now = time.monotonic
+        self.wall = time.time
+        self.policy = "fair"
+        self.events = EventLog()
+        self.journal = Journal(paths.journal_path(), self._journal_failed)
+        self.events.sink = self._keep_event
+        self.table = ProcessTable(self.journal.last_pid())
+        self.registry = Registry()
+        self.park = ParkBudget(default_limit(psutil.virtual_memory().total))
+        self.connections: set[Connection] = set()
+        self.residency = Residency(self)
+        self.syscalls = SyscallTable(self)
+        self.stopping = asyncio.Event()
+        self.tokens_total = 0
+        self._rate = (0.0, 0, 0.0)  # since when, tokens since, tokens per second before
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._idle: asyncio.TimerHandle | None = None
+        self._idle_seconds = float(os.environ.get("LLMOS_IDLE_SECONDS", IDLE_SECONDS))
+
+    # -- the journal ---------------------------------------------------------------------------------------------------
+
+    def save(self, process: Process) -> None:
+        """Has the journal keep the process as it is now."""
+        if process.kind is not Kind.SESSION:
+            code = process.exit.code if process.exit is not None else None
+            self.journal.put_process(
+                process.pid, process.record(), process.ended, state=process.state.value, exit_code=code
+            )
+
+    def append(self, process: Process, start: int, tokens: Sequence[int], text: str) -> None:
+        """Has the journal keep generated tokens and their text."""
+        self.journal.append(process.pid, start, tokens, text, turn=len(process.turns), role="assistant")
+
+    def append_input(self, process: Process, start: int, tokens: Sequence[int]) -> None:
+        """Has the journal keep the tokens of a turn's input."""
+        self.journal.append(process.pid, start, tokens, "", turn=len(process.turns) - 1, role="user")
+
+    async def recall(self, pid: int) -> Process:
+        """A process, also one that ended long ago; the latter is not in the table. Raises ESRCH."""
+        found = self.table.find(pid)
+        if found is not None:
+            return found
+        saved = await self.read(lambda: self.journal.saved(pid))
+        if saved is None:
+            raise LlmosError(Code.ESRCH, f"there is no process {pid}", pid=pid)
+        return revived(saved)
+
+    async def read(self, query: Any) -> Any:
+        """Runs a query of the journal without holding up the loop."""
+        return await self.loop.run_in_executor(None, query)
+
+    # -- figures -------------------------------------------------------------------------------------------------------
+
+    def count_tokens(self, count: int, now: float) -> None:
+        """Notes that tokens were generated."""
+        since, tokens, rate = self._rate
+        if now - since >= RATE_WINDOW:
+            rate = tokens / (now - since) if now - since < 3 * RATE_WINDOW else 0.0
+            since, tokens = now, 0
+        self._rate = (since, tokens + count, rate)
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Generated tokens per second over the last second or two, of all processes."""
+        since, tokens, rate = self._rate
+        age = self.now() - since
+        if age > 2 * RATE_WINDOW:
+            return 0.0
+        return rate or (tokens / age if age > 0.1 else 0.0)
+
+    def figures(self, process: Process) -> Figures:
+        """What the scheduler, the ledger and the model say of a process."""
+        conductor = self.residency.find(process.model) if process.kind is Kind.MODEL else None
+        if conductor is None or not process.alive:
+            return Figures(len(process.tokens))
+        pager = conductor.workshop.pager
+        figures = Figures(len(process.tokens), pager.context if pager is not None else 0)
+        if process.pid in conductor.scheduler:
+            figures.virtual_runtime = conductor.scheduler.entity(process.pid).vruntime
+        if pager is not None and process.seq is not None and process.seq in pager.ledger:
+            figures.resident_pages, figures.shared_pages = pager.ledger.pages_of(process.seq)
+        return figures
+
+    # -- tasks and the end ---------------------------------------------------------------------------------------------
+
+    def spawn_task(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Runs something in the background; a fault in it is logged."""
+        task = self.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+        return task
+
+    def _task_done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.events.exception("daemon", error)
+
+    def drop_image(self, process: Process) -> None:
+        """Deletes the parked KV of a process whose model is not loaded."""
+        remove_file(process.image)
+        process.image, process.image_bytes = "", 0
+        self.park.release(process.pid)
+
+    def note_activity(self) -> None:
+        """Something began or ended: the daemon that was started on first use ends when nobody needs it."""
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
+        if self.auto and not self.connections and not self.table.live_models():
+            self._idle = self.loop.call_later(self._idle_seconds, self._stop_idle)
+
+    def _stop_idle(self) -> None:
+        self._idle = None
+        if not self.connections and not self.table.live_models():
+            self.events.info("daemon", f"idle for {self._idle_seconds:g} s: stopping")
+            self.stopping.set()
+
+    def _keep_event(self, event: Event) -> None:
+        if event.level != "debug":
+            self.journal.event(event)
+
+    def _journal_failed(self, text: str) -> None:
+        """Called from the journal's thread."""
+        self.loop.call_soon_threadsafe(self.events.error, "journal", text)
+
+
+def revived(saved: Saved) -> Process:
+    """The process of the journal's entry."""
+    record = decode_record(saved.record)
+    return from_record(record, list(saved.tokens), "".join(chunk.text for chunk in saved.chunks))

@@ -1,0 +1,55 @@
+"""Which kernels are installed: manifests from entry points, without importing a kernel."""
+
+from __future__ import annotations
+
+import sys
+from functools import cache
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+
+from llmos_shell.abi.errors import Code, LlmosError
+from llmos_shell.abi.kernel import ENTRY_POINTS, KernelManifest
+from llmos_shell.abi.syscalls import KernelInfo
+
+
+@cache
+def manifests() -> dict[str, KernelManifest]:
+    """All installed kernels by name; one whose manifest cannot be read is left out."""
+    found: dict[str, KernelManifest] = {}
+    for point in entry_points(group=ENTRY_POINTS):
+        try:
+            manifest = point.load()
+        except Exception:  # noqa: S112  a broken third-party package must not stop the daemon
+            continue
+        if isinstance(manifest, KernelManifest):
+            found[manifest.name] = manifest
+    return found
+
+
+def manifest_named(name: str) -> KernelManifest:
+    """An installed kernel whose requirements are met. Raises ENOENT or ENOEXEC, saying what to install."""
+    manifest = manifests().get(name)
+    if manifest is None:
+        raise LlmosError(Code.ENOENT, f"no kernel is called {name}", hint=f"installed are {', '.join(sorted(manifests()))}")
+    missing = missing_modules(manifest)
+    if missing:
+        hint = f"pip install '{manifest.extra}'" if manifest.extra else f"install {', '.join(missing)}"
+        raise LlmosError(Code.ENOEXEC, f"kernel {name} needs {', '.join(missing)}", hint=hint)
+    return manifest
+
+
+def missing_modules(manifest: KernelManifest) -> tuple[str, ...]:
+    """Required modules that are not installed."""
+    return tuple(name for name in manifest.requires if find_spec(name) is None)
+
+
+def argv_of(manifest: KernelManifest) -> list[str]:
+    """The command line of a worker, without the descriptor."""
+    return [part.replace("{python}", sys.executable) for part in manifest.argv]
+
+
+def describe(manifest: KernelManifest) -> KernelInfo:
+    """The row of `kernels`."""
+    missing = missing_modules(manifest)
+    install = (manifest.extra or ", ".join(missing)) if missing else ""
+    return KernelInfo(manifest.name, manifest.summary, not missing, install, manifest.formats)

@@ -1,0 +1,184 @@
+"""The daemon's end of one worker: the OS process, its socket and its output. Messages in, messages out.
+
+Owns no policy: whoever opened the link is told of every message, and once of its end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import subprocess
+from collections import deque
+from collections.abc import Callable
+
+from msgspec import MsgspecError, Struct, msgpack
+
+from llmos_shell.abi import worker as abi
+from llmos_shell.abi.errors import LlmosError
+from llmos_shell.abi.framing import Splitter, encode
+
+EXIT_SECONDS = 5.0
+_decoder: msgpack.Decoder[abi.ToDaemon] = msgpack.Decoder(abi.ToDaemon)
+_log = logging.getLogger("llmosd.worker")
+
+
+class WorkerLink(asyncio.Protocol):
+    """One worker process."""
+
+    def __init__(
+        self, name: str, on_message: Callable[[abi.ToDaemon], None], on_lost: Callable[[str], None]
+    ) -> None:
+        self._name = name
+        self._on_message = on_message
+        self._on_lost = on_lost
+        self._loop = asyncio.get_running_loop()
+        self._splitter = Splitter()
+        self._transport: asyncio.Transport | None = None
+        self._outgoing: list[bytes] = []
+        self._process: subprocess.Popen[bytes] | None = None
+        self._output = -1
+        self._partial = b""
+        self._fault = ""
+        self._ended = False
+        self.last_lines: deque[str] = deque(maxlen=20)
+        self.messages = 0
+        self.pid = 0
+
+    async def start(self, argv: list[str]) -> None:
+        """Starts the process. Raises OSError when it cannot be run."""
+        ours, theirs = socket.socketpair()
+        output, output_end = os.pipe()
+        try:
+            self._process = subprocess.Popen(
+                [*argv, str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=output_end,
+                stderr=output_end,
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,
+                cwd="/",
+            )
+        except OSError:
+            ours.close()
+            os.close(output)
+            raise
+        finally:
+            theirs.close()
+            os.close(output_end)
+        self.pid = self._process.pid
+        self._output = output
+        os.set_blocking(output, False)
+        self._loop.add_reader(output, self._read_output)
+        await self._loop.create_unix_connection(lambda: self, sock=ours)
+
+    def send(self, message: Struct) -> None:
+        """Queues a message; all of one turn of the loop leave together."""
+        if not self._outgoing:
+            self._loop.call_soon(self._flush)
+        self._outgoing.append(encode(message))
+
+    def close(self) -> None:
+        """Asks the worker to end."""
+        self.send(abi.Close())
+
+    def kill(self) -> None:
+        """Ends the worker at once."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGKILL)
+
+    def cpu_seconds(self) -> float:
+        """CPU time the worker has used, to tell a long step from a hang; 0 where that cannot be read."""
+        try:
+            with open(f"/proc/{self.pid}/stat", "rb") as file:
+                fields = file.read().rpartition(b")")[2].split()
+            return (int(fields[11]) + int(fields[12])) / float(os.sysconf("SC_CLK_TCK"))
+        except (OSError, ValueError, IndexError):
+            return 0.0
+
+    def read_bytes(self) -> int:
+        """Bytes it has read from disk, to tell a slow load from a hang; 0 where that cannot be read."""
+        try:
+            with open(f"/proc/{self.pid}/io", "rb") as file:
+                return int(file.readline().split()[1])
+        except (OSError, ValueError, IndexError):
+            return 0
+
+    # -- asyncio.Protocol ----------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The socket is ours."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Hands on the messages completed by `data`."""
+        try:
+            for body in self._splitter.feed(data):
+                self.messages += 1
+                self._on_message(_decoder.decode(body))
+        except (MsgspecError, LlmosError) as error:
+            self._fault = f"it sent what is no message: {error}"
+            self.kill()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The worker has gone, or is going."""
+        self._transport = None
+        self._outgoing.clear()
+        if not self._ended:
+            self._ended = True
+            self._loop.create_task(self._bury())
+
+    # -- private -------------------------------------------------------------------------------------------------------
+
+    def _flush(self) -> None:
+        outgoing, self._outgoing = self._outgoing, []
+        if self._transport is not None and outgoing:
+            self._transport.write(b"".join(outgoing))
+
+    async def _bury(self) -> None:
+        """Waits until the process is really gone, so that its memory is free, and reports how it ended."""
+        process = self._process
+        assert process is not None
+        status = await self._loop.run_in_executor(None, _wait, process)
+        self._read_output()
+        if self._output >= 0:
+            self._loop.remove_reader(self._output)
+            os.close(self._output)
+            self._output = -1
+        self._on_lost(self._fault or describe_status(status))
+
+    def _read_output(self) -> None:
+        if self._output < 0:
+            return
+        with contextlib.suppress(BlockingIOError):
+            while data := os.read(self._output, 65536):
+                lines = (self._partial + data).split(b"\n")
+                self._partial = lines.pop()[-4096:]
+                for line in lines:
+                    text = line.decode(errors="replace").rstrip()
+                    if text:
+                        self.last_lines.append(text)
+                        _log.info("%s[%d]: %s", self._name, self.pid, text)
+            self._loop.remove_reader(self._output)
+
+
+def _wait(process: subprocess.Popen[bytes]) -> int:
+    try:
+        return process.wait(EXIT_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
+
+
+def describe_status(status: int) -> str:
+    """How a process ended, in words."""
+    if status >= 0:
+        return f"it exited with status {status}"
+    try:
+        return f"it was killed by {signal.Signals(-status).name}"
+    except ValueError:
+        return f"it was killed by signal {-status}"

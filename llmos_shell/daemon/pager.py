@@ -1,0 +1,324 @@
+"""Where the KV of one worker's processes is: opening, parking, restoring, dropping, and making room.
+
+Owns the ledger and the binding of processes to the worker's sequences. Every method sends the messages that make the
+worker agree, in order. Whom to take memory from: cached prefixes, then sleeping processes, then the least deserving.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING
+
+from llmos_shell import paths
+from llmos_shell.abi import worker as abi
+from llmos_shell.abi.types import KvState
+from llmos_shell.daemon.memory.ledger import Ledger, PoolFull
+from llmos_shell.daemon.process import Phase, Process
+
+if TYPE_CHECKING:
+    from llmos_shell.daemon.conductor import Conductor
+
+AHEAD_PAGES = 4
+"""Pages granted beyond the present length, so that the worker does not wait for the daemon at a page's end."""
+
+
+class Pager:
+    """Memory of one worker, from its start to its end."""
+
+    def __init__(self, conductor: Conductor, info: abi.ModelInfo) -> None:
+        self._conductor = conductor
+        self._core = conductor.core
+        self.info = info
+        self.ledger = Ledger(info.pages, info.page_tokens, info.slots, info.layout == "split")
+        self.context = min(info.context, self.ledger.quota * info.page_tokens)
+        self.bound: dict[int, Process] = {}  # also those being exported
+        self._expected: dict[int, tuple[int, bool]] = {}  # opened, not yet confirmed: tokens shared, from an image
+        self._next = 0
+
+    # -- opening -------------------------------------------------------------------------------------------------------
+
+    def make_resident(self, process: Process, reserved: Collection[int]) -> bool:
+        """Gives a process a sequence and room for one more token, taking memory from all but the `reserved` processes.
+
+        False when there is no room; then nothing changed.
+        """
+        if process.leaving:
+            return False
+        if process.seq is not None:
+            return self._room_to_grow(process, reserved)
+        return self._open(process, reserved, idle=False)
+
+    def open_idle(self, process: Process) -> None:
+        """Makes a sleeping process resident if that costs nobody anything."""
+        if process.seq is None and not process.leaving and self.ledger.free_slots:
+            needed = len(process.tokens) // self.ledger.page_tokens + 1
+            if self.ledger.free_pages >= needed:
+                self._open(process, (), idle=True, evict=False)
+
+    def _open(self, process: Process, reserved: Collection[int], *, idle: bool, evict: bool = True) -> bool:
+        ledger, tokens = self.ledger, process.tokens
+        source, shared = self._best_prefix(process)
+        image = process.image if process.image and process.computed > shared else ""
+        if image:
+            source, shared = None, 0
+        pages = len(tokens) // ledger.page_tokens + 1
+        seq = self._next
+        try:
+            ledger.open(seq, tokens, source, shared, process.scope)
+        except PoolFull as full:
+            if not evict or full.code == "ENOMEM":
+                return False
+            keep = () if source is None else (source,)
+            if not self._make_room(full.needed_pages, 1, reserved, keep):
+                if source is None or not self._make_room(pages, 1, reserved, ()):
+                    return False
+                source, shared = None, 0
+            ledger.open(seq, tokens, source, shared, process.scope)
+        self._next += 1
+        self._bind(process, seq)
+        self._expected[seq] = (shared, bool(image))
+        origin = abi.ImageFile(image) if image else abi.CopyOf(source, shared) if source is not None and shared else None
+        turn = len(tokens) if idle else process.turn_start
+        self._conductor.send(abi.Open(seq, tuple(tokens), turn, process.sampling, origin, idle))
+        return True
+
+    def _best_prefix(self, process: Process) -> tuple[int | None, int]:
+        """The sequence that holds the most of its tokens, and how many."""
+        if not self.info.can_fork:
+            return None, 0
+        ledger, tokens = self.ledger, process.tokens
+        match = ledger.match(tokens, process.scope)
+        source, shared = (match.seq, match.tokens) if match is not None else (None, 0)
+        origin = process.origin
+        if origin is not None and origin in ledger and origin in self.bound:
+            held = min(ledger.length(origin), len(tokens))
+            parent = self.bound[origin]
+            if held > shared and parent.scope == process.scope and parent.tokens[:held] == tokens[:held]:
+                return origin, held
+        return source, shared
+
+    def opened(self, message: abi.Opened) -> None:
+        """The worker says how much it could reuse."""
+        shared, from_image = self._expected.pop(message.seq, (0, False))
+        process = self.bound.get(message.seq)
+        if process is None or message.seq not in self.ledger:
+            return
+        reused = message.reused
+        if from_image:
+            self.ledger.computed(message.seq, process.tokens[:reused])
+            self.discard_image(process)
+        elif reused < shared:
+            self.ledger.truncate(message.seq, reused)
+        process.computed = reused
+        again = process.known_computed
+        if again:
+            process.recomputed_tokens += max(0, again - max(reused, 0))
+        else:
+            process.reused_tokens += reused
+        process.known_computed = max(again, reused)
+        if message.note:
+            self._core.events.info("memory", message.note, process.pid)
+
+    def _bind(self, process: Process, seq: int) -> None:
+        process.seq = seq
+        process.kv = KvState.RESIDENT
+        process.limit = 0
+        process.topup_at = 0
+        self.bound[seq] = process
+
+    # -- growing -------------------------------------------------------------------------------------------------------
+
+    def grant(self, process: Process, ahead: int = AHEAD_PAGES) -> int:
+        """Leave to run up to so many tokens, a few pages ahead if there are any."""
+        ledger, seq = self.ledger, process.seq
+        assert seq is not None
+        length = len(process.tokens)
+        if length >= process.topup_at or length >= process.limit:
+            want = min(length + ahead * ledger.page_tokens, self.context)
+            room = min(ledger.grant(seq, want), self.context)
+            process.limit = min(room, process.cap)
+            process.topup_at = room - ledger.page_tokens if room < self.context else 1 << 62
+        return process.limit
+
+    def _room_to_grow(self, process: Process, reserved: Collection[int]) -> bool:
+        ledger, seq = self.ledger, process.seq
+        assert seq is not None
+        wanted = len(process.tokens) + 1
+        if ledger.limit(seq) >= wanted or ledger.grant(seq, wanted) >= wanted:
+            return True
+        missing = max(1, -(-(wanted - ledger.limit(seq)) // ledger.page_tokens))
+        if not self._make_room(missing, 0, {*reserved, process.pid}, ()):
+            return False
+        return ledger.grant(seq, wanted) >= wanted
+
+    def feed(self, process: Process, keep: int) -> None:
+        """Tells the worker of the present turn's input: `tokens[keep:]`."""
+        seq = process.seq
+        assert seq is not None
+        if keep < self.ledger.length(seq):
+            self.ledger.truncate(seq, keep)
+            process.computed = min(process.computed, keep)
+            process.known_computed = min(process.known_computed, keep)
+        process.topup_at = process.limit = 0
+        self._conductor.send(abi.Feed(seq, tuple(process.tokens[keep:]), process.sampling, keep))
+
+    # -- making room ---------------------------------------------------------------------------------------------------
+
+    def _make_room(self, pages: int, slots: int, reserved: Collection[int], keep: Collection[int]) -> bool:
+        """Frees pages and slots, if that can be done without touching the reserved processes."""
+        ledger = self.ledger
+        if not self._feasible(pages, slots, reserved, keep):
+            return False
+        for seq in ledger.reclaim(pages, slots, keep):
+            self._conductor.send(abi.Free(seq))
+        for process in self._victims(reserved, keep):
+            if ledger.free_pages >= pages and ledger.free_slots >= slots:
+                break
+            self.park(process)
+        return ledger.free_pages >= pages and ledger.free_slots >= slots
+
+    def _feasible(self, pages: int, slots: int, reserved: Collection[int], keep: Collection[int]) -> bool:
+        ledger = self.ledger
+        if ledger.free_pages >= pages and ledger.free_slots >= slots:
+            return True
+        held = [p.seq for p in self.bound.values() if p.pid in reserved and p.seq is not None and p.seq in ledger]
+        held += [seq for seq in keep if seq in ledger and seq not in held]
+        return ledger.slots - len(held) >= slots and ledger.pages - pages_held(ledger, held) >= pages
+
+    def _victims(self, reserved: Collection[int], keep: Collection[int]) -> list[Process]:
+        """Whom to take memory from, in this order."""
+        candidates = [
+            p
+            for p in self.bound.values()
+            if p.seq is not None and p.seq in self.ledger and p.seq not in keep and p.pid not in reserved and not p.leaving
+        ]
+        sleeping = [p for p in candidates if p.phase is not Phase.READY or p.stopped]
+        waiting = {p.pid: p for p in candidates if p.phase is Phase.READY and not p.stopped}
+        sleeping.sort(key=lambda p: p.rate_since)
+        order = self._conductor.scheduler.victims(waiting, self._core.now())
+        return [*sleeping, *(waiting[pid] for pid in order)]
+
+    # -- leaving -------------------------------------------------------------------------------------------------------
+
+    def park(self, process: Process) -> None:
+        """Takes the KV out of the worker: to an image where that can be done and pays, else it is dropped."""
+        seq = process.seq
+        assert seq is not None
+        held = self.ledger.length(seq)
+        self.ledger.release(seq)
+        pays = self.info.can_export and held >= self.info.page_tokens and seq not in self._expected
+        if pays and self._core.park.reserve(process.pid, held * self.info.kv_bytes_per_token):
+            process.leaving = True
+            path = os.path.join(paths.park_dir(), f"{process.pid}.kv")
+            self._conductor.send(abi.Export(seq, path))
+            self._conductor.send(abi.Free(seq))
+            process.kv = KvState.PARKED
+        else:
+            self._conductor.send(abi.Free(seq))
+            self._unbind(process)
+
+    def exported(self, message: abi.Exported) -> None:
+        """The image is there, or cannot be."""
+        process = self.bound.get(message.seq)
+        if process is None or not process.leaving:
+            if not message.error and process is None:
+                remove_file(message.path)
+            return
+        self._unbind(process)
+        if message.error:
+            self._core.park.release(process.pid)
+            self._core.events.warning("memory", f"its KV was not parked: {message.error}", process.pid)
+            return
+        process.image, process.image_bytes = message.path, message.bytes
+        process.computed = message.tokens
+        process.kv = KvState.PARKED
+        self._core.park.hold(process.pid, message.bytes)
+        self._core.save(process)
+
+    def forget(self, process: Process, *, cache: bool) -> None:
+        """A process has ended: its KV stays as a cached prefix, or goes."""
+        seq = process.seq
+        if seq is not None and not process.leaving:
+            if cache and self.info.can_fork and self.ledger.length(seq) >= self.info.page_tokens:
+                self.ledger.retire(seq)
+            else:
+                self.ledger.release(seq)
+                self._conductor.send(abi.Free(seq))
+        self._unbind(process)
+        self.discard_image(process)
+        self._core.park.release(process.pid)
+
+    def discard_image(self, process: Process) -> None:
+        """Deletes its image."""
+        if process.image:
+            remove_file(process.image)
+            process.image, process.image_bytes = "", 0
+            self._core.park.release(process.pid)
+
+    def fell_asleep(self, process: Process) -> None:
+        """Gives back what was granted ahead."""
+        if process.seq is not None and process.seq in self.ledger:
+            self.ledger.trim(process.seq)
+            process.topup_at = process.limit = 0
+
+    def lost(self) -> None:
+        """The worker has gone, and all that was in it."""
+        for process in list(self.bound.values()):
+            self._unbind(process)
+        self._expected.clear()
+
+    def _unbind(self, process: Process) -> None:
+        if process.seq is not None:
+            self.bound.pop(process.seq, None)
+        process.seq = None
+        process.leaving = False
+        process.computed = 0
+        process.kv = KvState.DROPPED if process.tokens else KvState.NONE
+
+    def residents(self) -> Iterable[Process]:
+        """Processes with a sequence in the worker."""
+        return [p for p in self.bound.values() if not p.leaving]
+
+
+class PoolRoom:
+    """What limits the run set of one worker, as `Scheduler.choose` sees it. Admitting really makes room."""
+
+    def __init__(self, pager: Pager, members: dict[int, Process], running: Iterable[int]) -> None:
+        self._pager = pager
+        self._members = members
+        self.reserved = set(running)
+        self._evicted: set[int] = set()
+
+    def admit(self, pid: int) -> bool:
+        """Makes the process resident."""
+        process = self._members[pid]
+        again = pid in self._evicted and process.seq is not None and not process.leaving
+        if not again and not self._pager.make_resident(process, self.reserved):
+            return False
+        self.reserved.add(pid)
+        self._evicted.discard(pid)
+        return True
+
+    def evict(self, pid: int) -> None:
+        """Its memory may be taken."""
+        self.reserved.discard(pid)
+        self._evicted.add(pid)
+
+    def possible(self, pid: int) -> bool:
+        """Whether it fits into the empty pool."""
+        pager = self._pager
+        return len(self._members[pid].tokens) // pager.ledger.page_tokens + 1 <= pager.ledger.quota
+
+
+def pages_held(ledger: Ledger, seqs: Collection[int]) -> int:
+    """Pages that any of these sequences references."""
+    return len({page for seq in seqs for page in ledger.page_table(seq)})
+
+
+def remove_file(path: str) -> None:
+    """Deletes a file that may be gone already."""
+    try:
+        os.unlink(path)
+    except OSError:
+        pass

@@ -1,0 +1,120 @@
+"""From turns to tokens: asks the worker to tokenize, and keeps the questions until they are answered.
+
+Also fences: the worker answers in order, so an answer means that it has heard, and said, everything before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from msgspec import structs
+
+from llmos_shell.abi import worker as abi
+from llmos_shell.abi.errors import Code, LlmosError
+from llmos_shell.daemon.process import Process
+
+if TYPE_CHECKING:
+    from llmos_shell.daemon.conductor import Conductor
+
+ATTEMPTS = 2
+"""How many workers may die over one question."""
+
+
+class _Question:
+    __slots__ = ("answer", "attempts", "message", "then")
+
+    def __init__(self, message: abi.Tokenize, answer: asyncio.Future[abi.Tokens] | None, then: Callable[[], None] | None):
+        self.message = message
+        self.answer = answer
+        self.then = then
+        self.attempts = 1
+
+
+class Tokenizer:
+    """Questions to one model's worker."""
+
+    def __init__(self, conductor: Conductor) -> None:
+        self._conductor = conductor
+        self._questions: dict[int, _Question] = {}
+        self._next = 0
+
+    async def ask(self, question: abi.Tokenize) -> abi.Tokens:
+        """The tokens of a text or a conversation. Raises EINVAL when the template refuses it."""
+        answer: asyncio.Future[abi.Tokens] = asyncio.get_running_loop().create_future()
+        self._put(question, answer, None)
+        tokens = await answer
+        if tokens.error:
+            raise LlmosError(Code.EINVAL, tokens.error)
+        return tokens
+
+    def fence(self, then: Callable[[], None]) -> None:
+        """Calls `then` when the worker has dealt with all that was sent before; also when it died meanwhile."""
+        self._put(abi.Tokenize(0, text=""), None, then)
+
+    async def for_process(self, process: Process) -> tuple[int, tuple[int, ...]]:
+        """(tokens of its context to keep, tokens to append) so that its turns up to the last are in the context."""
+        known = process.known if process.tokens else 0
+        if process.raw:
+            text = "".join(turn.text for turn in process.turns[known:])
+            tokens = await self.ask(abi.Tokenize(0, text=text, special=not known))
+            return len(process.tokens), tokens.tokens
+        answer = await self.ask(abi.Tokenize(0, messages=process.messages(), known=known))
+        if known and not answer.whole:
+            return len(process.tokens), answer.tokens
+        keep = _common(process.tokens, answer.tokens)
+        return keep, answer.tokens[keep:]
+
+    def answered(self, message: abi.Tokens) -> None:
+        """The worker answers."""
+        question = self._questions.pop(message.id, None)
+        if question is None:
+            return
+        if question.then is not None:
+            question.then()
+        elif question.answer is not None and not question.answer.done():
+            question.answer.set_result(message)
+
+    def resend(self) -> None:
+        """Asks another worker; a question over which several died is given up."""
+        for number, question in list(self._questions.items()):
+            question.attempts += 1
+            if question.then is not None:
+                del self._questions[number]
+                question.then()
+            elif question.attempts > ATTEMPTS:
+                del self._questions[number]
+                self._refuse(question, LlmosError(Code.EIO, "the worker crashed while reading this text"))
+            else:
+                self._conductor.send(question.message)
+
+    def fail(self, error: LlmosError) -> None:
+        """There is no worker any more."""
+        questions, self._questions = self._questions, {}
+        for question in questions.values():
+            if question.then is not None:
+                question.then()
+            else:
+                self._refuse(question, error)
+
+    def _put(
+        self, message: abi.Tokenize, answer: asyncio.Future[abi.Tokens] | None, then: Callable[[], None] | None
+    ) -> None:
+        self._next += 1
+        message = structs.replace(message, id=self._next)
+        self._questions[self._next] = _Question(message, answer, then)
+        self._conductor.send(message)
+
+    @staticmethod
+    def _refuse(question: _Question, error: LlmosError) -> None:
+        if question.answer is not None and not question.answer.done():
+            question.answer.set_exception(error)
+
+
+def _common(left: list[int], right: tuple[int, ...]) -> int:
+    """Leading tokens that are equal, leaving at least one of `right`."""
+    most = min(len(left), len(right) - 1)
+    if tuple(left[:most]) == right[:most]:
+        return max(0, most)
+    return next(index for index in range(most) if left[index] != right[index])

@@ -1,0 +1,183 @@
+"""Which models are loaded: loads once for however many wait, refuses what cannot fit, unloads what nobody uses.
+
+Owns the conductors. A process refers to its model by name; while the model is not loaded it has no conductor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING
+
+import psutil
+
+from llmos_shell.abi.errors import Code, LlmosError
+from llmos_shell.abi.types import ModelEntry, ModelStatus
+from llmos_shell.daemon.conductor import Conductor
+from llmos_shell.daemon.process import Phase, Process
+from llmos_shell.models.gguf import read_gguf
+from llmos_shell.models.registry import weights_size
+
+if TYPE_CHECKING:
+    from llmos_shell.daemon.core import Core
+
+KEEP_SECONDS = float(os.environ.get("LLMOS_KEEP_SECONDS", "900"))
+"""How long a model stays loaded that nobody runs."""
+
+OVERHEAD = 1.1
+"""Compute buffers and the like, as a factor on weights and KV."""
+
+PARK_SECONDS = 60.0
+
+
+class Residency:
+    """Loaded models by the key of their entry."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._conductors: dict[str, Conductor] = {}
+        self._loading: dict[str, asyncio.Task[Conductor]] = {}
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+
+    async def get(self, model: str) -> Conductor:
+        """The conductor of a model, loaded first if it is not. Raises ENOENT, ENOEXEC, ENOMEM, EIO."""
+        entry = self._core.registry.resolve(model)
+        found = self._conductors.get(entry.path)
+        if found is not None:
+            return found
+        task = self._loading.get(entry.path)
+        if task is None:
+            task = self._core.loop.create_task(self._load(entry))
+            self._loading[entry.path] = task
+            task.add_done_callback(lambda done: self._loaded(entry.path, done))
+        return await asyncio.shield(task)
+
+    def find(self, model: str) -> Conductor | None:
+        """The conductor of a model if it is loaded."""
+        try:
+            return self._conductors.get(self._core.registry.resolve(model).path)
+        except LlmosError:
+            return None
+
+    def all(self) -> list[Conductor]:
+        """Conductors of all loaded models."""
+        return list(self._conductors.values())
+
+    def loading(self, entry: ModelEntry) -> bool:
+        """Whether it is being loaded."""
+        return entry.path in self._loading
+
+    async def unload(self, model: str) -> None:
+        """Unloads a model; its processes are kept. Raises EBUSY while some of them want to run."""
+        entry = self._core.registry.resolve(model)
+        conductor = self._conductors.get(entry.path)
+        if conductor is None:
+            raise LlmosError(Code.EBUSY if self.loading(entry) else Code.ENOENT, _not_loaded(entry, self.loading(entry)))
+        busy = sorted(p.pid for p in conductor.members.values() if p.answering)
+        if busy:
+            pids = ", ".join(map(str, busy))
+            raise LlmosError(Code.EBUSY, f"{entry.name} is in use by {pids}", hint="end or wait for these processes first")
+        await self._unload(conductor)
+
+    def changed(self, process: Process) -> None:
+        """A process of some model changed: whether it wants to run, its limits."""
+        conductor = self.find(process.model)
+        if conductor is not None:
+            conductor.changed(process)
+            self._watch(conductor)
+
+    def release(self, process: Process, *, cache: bool) -> None:
+        """A process has ended."""
+        conductor = self.find(process.model)
+        if conductor is not None:
+            conductor.release(process, cache=cache)
+            self._watch(conductor)
+        elif process.image:
+            self._core.drop_image(process)
+
+    def dropped(self, conductor: Conductor) -> None:
+        """A model could not be loaded again after its worker crashed."""
+        self._conductors.pop(conductor.entry.path, None)
+
+    async def close(self) -> None:
+        """Ends all workers."""
+        for task in self._loading.values():
+            task.cancel()
+        await asyncio.gather(*(c.workshop.close() for c in self.all()), return_exceptions=True)
+
+    # -- figures -------------------------------------------------------------------------------------------------------
+
+    def status(self, entry: ModelEntry, default: bool, size: int, problem: str) -> ModelStatus:
+        """The row of `models`."""
+        using = sum(p.alive and p.model in (entry.name, entry.path) for p in self._core.table.live_models())
+        conductor = self._conductors.get(entry.path)
+        shop = conductor.workshop if conductor is not None else None
+        if shop is None or shop.info is None:
+            return ModelStatus(entry, default, size, problem, processes=using)
+        info, ledger = shop.info, shop.pager.ledger if shop.pager is not None else None
+        return ModelStatus(
+            entry, default, size, problem, shop.host_pid, using, info.layout, info.context, info.page_tokens, info.pages,
+            ledger.used_pages if ledger is not None else 0, info.slots, info.kv_bytes_per_token, shop.load_seconds,
+        )  # fmt: skip
+
+    # -- private -------------------------------------------------------------------------------------------------------
+
+    async def _load(self, entry: ModelEntry) -> Conductor:
+        size, problem = weights_size(entry)
+        if problem:
+            raise LlmosError(Code.ENOENT, problem)
+        if entry.path.endswith(".gguf"):
+            _check_memory(entry, size)
+        self._core.events.info("residency", f"loading {entry.name}")
+        conductor = Conductor(self._core, entry)
+        await conductor.load()
+        return conductor
+
+    def _loaded(self, path: str, task: asyncio.Task[Conductor]) -> None:
+        self._loading.pop(path, None)
+        if task.cancelled() or task.exception() is not None:
+            return
+        conductor = self._conductors[path] = task.result()
+        for process in self._core.table.live_models():
+            if process.model in (conductor.entry.name, path) and process.phase is not Phase.NEW:
+                conductor.attach(process)
+        self._watch(conductor)
+
+    def _watch(self, conductor: Conductor) -> None:
+        """Unloads the model later, unless somebody uses it."""
+        path = conductor.entry.path
+        timer = self._timers.pop(path, None)
+        if timer is not None:
+            timer.cancel()
+        if not conductor.busy:
+            self._timers[path] = self._core.loop.call_later(KEEP_SECONDS, self._expire, conductor)
+
+    def _expire(self, conductor: Conductor) -> None:
+        self._timers.pop(conductor.entry.path, None)
+        if not conductor.busy and conductor in self._conductors.values():
+            self._core.spawn_task(self._unload(conductor))
+
+    async def _unload(self, conductor: Conductor) -> None:
+        entry = conductor.entry
+        self._conductors.pop(entry.path, None)
+        pager = conductor.workshop.pager
+        if pager is not None:
+            for process in list(pager.residents()):
+                pager.park(process)
+        await conductor.workshop.close()
+        self._core.events.info("residency", f"unloaded {entry.name}")
+
+
+def _not_loaded(entry: ModelEntry, loading: bool) -> str:
+    return f"{entry.name} is being loaded" if loading else f"{entry.name} is not loaded"
+
+
+def _check_memory(entry: ModelEntry, size: int) -> None:
+    """Raises ENOMEM when weights and KV cannot fit into the memory there is, ENOEXEC for an unsound file."""
+    info = read_gguf(entry.path)
+    tokens = entry.pool_tokens or entry.context or min(info.context, 4096)
+    estimate = int((size + tokens * info.kv_bytes_per_token(entry.kv_type)) * OVERHEAD)
+    available = psutil.virtual_memory().available
+    if estimate > available:
+        text = f"{entry.name} needs about {estimate / 2**20:,.0f} MiB, {available / 2**20:,.0f} MiB of memory are available"
+        raise LlmosError(Code.ENOMEM, text, hint="unload another model, or choose a smaller one or a shorter context")

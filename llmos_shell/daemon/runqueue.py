@@ -1,0 +1,140 @@
+"""The waiting entities in a policy's order, and the only door to a policy: what one raises becomes a PolicyFault."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator
+from heapq import heapify, heappop, heappush
+from itertools import count
+from typing import Any
+
+from llmos_shell.daemon.policies import Entity, KeyedPolicy, Policy
+
+
+class PolicyFault(Exception):
+    """A policy raised, or answered nonsense. The text says which and how."""
+
+
+class RunQueue:
+    """Entities that wait. With a keyed policy a heap whose outdated items are dropped as they surface."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._waiting: dict[int, Entity] = {}
+        self._tickets: dict[int, int] = {}
+        self._counter = count()
+        self._floor: list[tuple[float, int, int]] = []  # (vruntime, ticket, pid)
+        self._heap: list[tuple[Any, int, Entity]] = []  # (key, ticket, entity)
+        self._fresh: list[tuple[int, Entity]] = []  # not in the heap yet
+        self.use(policy)
+
+    def use(self, policy: Policy) -> None:
+        """Orders by this policy from now on."""
+        self._policy = policy
+        self._keyed = isinstance(policy, KeyedPolicy)
+        self._rebuild()
+
+    def push(self, entity: Entity) -> None:
+        """Adds an entity, or takes note that one changed."""
+        ticket = next(self._counter)
+        self._waiting[entity.pid] = entity
+        self._tickets[entity.pid] = ticket
+        self._fresh.append((ticket, entity))
+        heappush(self._floor, (entity.vruntime, ticket, entity.pid))
+        if len(self._floor) > 2 * len(self._waiting) + 64:
+            self._rebuild()
+
+    def discard(self, pid: int) -> None:
+        """Removes an entity, if it is there."""
+        self._waiting.pop(pid, None)
+        self._tickets.pop(pid, None)
+
+    def least_vruntime(self) -> float | None:
+        """The least virtual runtime of all that wait; None when nobody does."""
+        while self._floor and self._tickets.get(self._floor[0][2]) != self._floor[0][1]:
+            heappop(self._floor)
+        return self._floor[0][0] if self._floor else None
+
+    def ranked(self, now: float) -> Generator[Entity, None, None]:
+        """All that wait, most deserving first; close it before pushing. Those met may be discarded meanwhile.
+
+        Raises PolicyFault.
+        """
+        if self._keyed:
+            yield from self._from_heap()
+        else:
+            yield from rank(self._policy, list(self._waiting.values()), now)
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def __contains__(self, pid: object) -> bool:
+        return pid in self._waiting
+
+    def __iter__(self) -> Iterator[Entity]:
+        return iter(self._waiting.values())
+
+    def _from_heap(self) -> Generator[Entity, None, None]:
+        met: list[tuple[Any, int, Entity]] = []
+        try:
+            self._absorb()
+            while (item := self._pop()) is not None:
+                met.append(item)
+                yield item[2]
+        finally:
+            for item in met:
+                if self._valid(item[1], item[2]):
+                    heappush(self._heap, item)
+
+    def _absorb(self) -> None:
+        fresh, self._fresh = self._fresh, []
+        with _Blame(self._policy):
+            for ticket, entity in fresh:
+                if self._valid(ticket, entity):
+                    heappush(self._heap, (self._policy.key(entity), ticket, entity))  # type: ignore[attr-defined]
+
+    def _pop(self) -> tuple[Any, int, Entity] | None:
+        while self._heap:
+            with _Blame(self._policy):
+                item = heappop(self._heap)
+            if self._valid(item[1], item[2]):
+                return item
+        return None
+
+    def _valid(self, ticket: int, entity: Entity) -> bool:
+        return self._tickets.get(entity.pid) == ticket
+
+    def _rebuild(self) -> None:
+        self._heap = []
+        self._fresh = [(self._tickets[pid], entity) for pid, entity in self._waiting.items()]
+        self._floor = [(entity.vruntime, ticket, entity.pid) for ticket, entity in self._fresh]
+        heapify(self._floor)
+
+
+def rank(policy: Policy, entities: list[Entity], now: float) -> list[Entity]:
+    """The policy's order of these entities. Raises PolicyFault when it raises, loses or invents one."""
+    with _Blame(policy):
+        ordered = list(policy.rank(entities, now))
+        if len(ordered) != len(entities) or {one.pid for one in ordered} != {one.pid for one in entities}:
+            raise ValueError("rank returned other processes than it was given")
+    return ordered
+
+
+def preemptible(policy: Policy, waiting: Entity, running: Iterable[Entity], now: float) -> Iterator[Entity]:
+    """Those that must make way for `waiting`, by the policy's `should_preempt`. Raises PolicyFault when it raises."""
+    with _Blame(policy):
+        for one in running:
+            if policy.should_preempt(waiting, one, now):
+                yield one
+
+
+class _Blame:
+    """Turns whatever is raised inside into a PolicyFault that names the policy."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, Exception) and not isinstance(error, PolicyFault):
+            raise PolicyFault(f"policy {self._policy.name}: {type(error).__name__}: {error}") from error

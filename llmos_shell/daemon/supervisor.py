@@ -1,0 +1,104 @@
+"""Starting a worker: from the kernel's manifest to `Ready`, and telling a slow one from a hung one.
+
+Owns no worker: the link it returns is the caller's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+
+from llmos_shell.abi import PROTOCOL
+from llmos_shell.abi import worker as abi
+from llmos_shell.abi.errors import Code, LlmosError
+from llmos_shell.abi.types import ModelEntry
+from llmos_shell.daemon import kernels
+from llmos_shell.daemon.link import WorkerLink
+
+STALL_SECONDS = float(os.environ.get("LLMOS_WORKER_STALL_SECONDS", "60"))
+"""A worker that should compute, but neither says anything nor uses CPU time nor reads for so long, is hung."""
+
+
+async def start_worker(
+    entry: ModelEntry, on_message: Callable[[abi.ToDaemon], None], on_lost: Callable[[str], None]
+) -> tuple[WorkerLink, abi.Ready]:
+    """A worker with its model loaded; `on_message` and `on_lost` hear of what comes after.
+
+    Raises what the worker failed with (ENOEXEC, ENOMEM …), EIO when it died or hung, EPROTO for another version.
+    """
+    handshake = _Handshake(entry, on_message, on_lost)
+    manifest = kernels.manifest_named(entry.kernel)
+    link = WorkerLink(entry.name, handshake.message, handshake.lost)
+    handshake.link = link
+    try:
+        await link.start(kernels.argv_of(manifest))
+        ready = await _watched(handshake, link)
+    except OSError as error:
+        raise LlmosError(Code.ENOEXEC, f"kernel {entry.kernel} cannot be started: {error}") from None
+    except BaseException:
+        link.kill()
+        raise
+    return link, ready
+
+
+class _Handshake:
+    """Listens until `Ready`, then steps aside."""
+
+    def __init__(
+        self, entry: ModelEntry, on_message: Callable[[abi.ToDaemon], None], on_lost: Callable[[str], None]
+    ) -> None:
+        self._entry = entry
+        self._on_message = on_message
+        self._on_lost = on_lost
+        self.ready: asyncio.Future[abi.Ready] = asyncio.get_running_loop().create_future()
+        self.link: WorkerLink | None = None
+
+    def message(self, message: abi.ToDaemon) -> None:
+        if self.ready.done():
+            self._on_message(message)
+        elif isinstance(message, abi.Hello):
+            self._hello(message)
+        elif isinstance(message, abi.Ready):
+            self.ready.set_result(message)
+        elif isinstance(message, abi.Failed):
+            self.ready.set_exception(LlmosError(Code(message.code), message.message))
+
+    def lost(self, how: str) -> None:
+        if self.ready.done():
+            if self.ready.cancelled() or self.ready.exception() is not None:
+                return
+            self._on_lost(how)
+            return
+        lines = self.link.last_lines if self.link is not None else None
+        last = f" ({lines[-1]})" if lines else ""
+        text = f"the worker of {self._entry.name} died while loading: {how}{last}"
+        self.ready.set_exception(LlmosError(Code.EIO, text))
+
+    def _hello(self, hello: abi.Hello) -> None:
+        if hello.protocol != PROTOCOL:
+            text = f"kernel {hello.kernel} speaks protocol {hello.protocol}, the daemon {PROTOCOL}"
+            self.ready.set_exception(LlmosError(Code.EPROTO, text))
+            return
+        assert self.link is not None
+        entry = self._entry
+        self.link.send(
+            abi.Load(
+                PROTOCOL, entry.path, entry.context, entry.kv_type, entry.layout, entry.slots, entry.pool_tokens,
+                entry.threads, entry.gpu_layers, entry.options,
+            )
+        )  # fmt: skip
+
+
+async def _watched(handshake: _Handshake, link: WorkerLink) -> abi.Ready:
+    """Waits for `Ready` for as long as the worker makes progress."""
+    before: tuple[float, int] | None = None
+    while True:
+        done, _ = await asyncio.wait([handshake.ready], timeout=STALL_SECONDS)
+        if done:
+            return handshake.ready.result()
+        progress = (link.cpu_seconds(), link.read_bytes())
+        if progress == before:
+            handshake.ready.cancel()
+            raise LlmosError(Code.EIO, f"the worker made no progress for {STALL_SECONDS:g} s while loading")
+        before = progress

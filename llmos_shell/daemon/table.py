@@ -1,0 +1,106 @@
+"""The process table: PIDs, the tree, and which ended processes are still remembered.
+
+Transitions are in `lifecycle`; this owns only who is in the table.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Iterator
+
+from llmos_shell.abi.errors import Code, LlmosError
+from llmos_shell.abi.types import Kind, Signal
+from llmos_shell.daemon.process import Phase, Process
+
+INIT = 1
+KEEP_ENDED = 256
+MAX_PROCESSES = 4096
+
+
+class ProcessTable:
+    """All processes by PID; PID 1 is the daemon."""
+
+    def __init__(self, last_pid: int = 0) -> None:
+        self._last = max(INIT, last_pid)
+        self._all: dict[int, Process] = {}
+        self._ended: OrderedDict[int, None] = OrderedDict()
+        init = Process(INIT, "llmosd", Kind.SESSION, ppid=0, host_pid=os.getpid(), phase=Phase.IDLE)
+        self._all[INIT] = init
+
+    def next_pid(self) -> int:
+        """A PID that was never used. Raises EAGAIN when the table is full."""
+        if len(self._all) - len(self._ended) >= MAX_PROCESSES:
+            raise LlmosError(Code.EAGAIN, f"{MAX_PROCESSES} processes exist, which is the limit")
+        self._last += 1
+        return self._last
+
+    def add(self, process: Process) -> None:
+        """Enters a process."""
+        self._all[process.pid] = process
+        if not process.alive:
+            self.note_ended(process)
+
+    def remove(self, process: Process) -> None:
+        """Forgets a process entirely."""
+        self._all.pop(process.pid, None)
+        self._ended.pop(process.pid, None)
+
+    def note_ended(self, process: Process) -> None:
+        """Keeps an ended process for a while; the oldest that nobody waits for goes first."""
+        self._ended[process.pid] = None
+        if len(self._ended) > KEEP_ENDED:
+            for pid in list(self._ended):
+                if self._all[pid].reaped:
+                    del self._all[pid], self._ended[pid]
+                    break
+
+    def find(self, pid: int) -> Process | None:
+        """The process, also an ended one that is remembered."""
+        return self._all.get(pid)
+
+    def get(self, pid: int) -> Process:
+        """The process, also an ended one that is remembered. Raises ESRCH."""
+        process = self._all.get(pid)
+        if process is None:
+            raise LlmosError(Code.ESRCH, f"there is no process {pid}", pid=pid)
+        return process
+
+    def living(self, pid: int) -> Process:
+        """A process that has not ended. Raises ESRCH."""
+        process = self.get(pid)
+        if not process.alive:
+            how = process.exit.reason if process.exit else "unknown"
+            raise LlmosError(Code.ESRCH, f"process {pid} has already ended ({how})", pid=pid)
+        return process
+
+    def __iter__(self) -> Iterator[Process]:
+        return iter(list(self._all.values()))
+
+    def live_models(self) -> list[Process]:
+        """Living processes that are no sessions."""
+        return [p for p in self._all.values() if p.alive and p.kind is not Kind.SESSION]
+
+    def sessions(self) -> list[Process]:
+        """Connected clients."""
+        return [p for p in self._all.values() if p.kind is Kind.SESSION and p.pid != INIT]
+
+    def children(self, pid: int) -> list[Process]:
+        """Processes whose parent this is."""
+        return [p for p in self._all.values() if p.ppid == pid]
+
+    def descendants(self, pid: int) -> list[Process]:
+        """All processes below this one, nearest first."""
+        found: list[Process] = []
+        level = self.children(pid)
+        while level:
+            found += level
+            level = [child for parent in level for child in self.children(parent.pid)]
+        return found
+
+    def of_session(self, session: int) -> list[Process]:
+        """Processes that belong to a session, ended ones included."""
+        return [p for p in self._all.values() if p.session == session and p.kind is not Kind.SESSION]
+
+
+SESSION_SIGNALS = frozenset({Signal.HUP, Signal.TERM, Signal.KILL})

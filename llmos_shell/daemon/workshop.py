@@ -1,0 +1,166 @@
+"""The worker of one model: starting, watching, restarting and closing it, and its figures.
+
+Owns the link and, for as long as a worker lives, its pager.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from llmos_shell.abi import worker as abi
+from llmos_shell.abi.errors import Code, LlmosError
+from llmos_shell.abi.syscalls import WorkerInfo
+from llmos_shell.abi.types import ModelEntry
+from llmos_shell.daemon.link import WorkerLink
+from llmos_shell.daemon.pager import Pager
+from llmos_shell.daemon.supervisor import STALL_SECONDS, start_worker
+
+if TYPE_CHECKING:
+    from llmos_shell.daemon.conductor import Conductor
+    from llmos_shell.daemon.core import Core
+
+MAX_CRASHES = 8
+"""Crashes in a row without a single token, after which the model is given up."""
+
+MAX_LOADS = 3
+PAUSE_SECONDS = 0.2
+"""Before loading again after a load that failed; doubled each time."""
+
+
+class Workshop:
+    """At most one worker at a time."""
+
+    def __init__(
+        self,
+        core: Core,
+        entry: ModelEntry,
+        on_message: Callable[[abi.ToDaemon], None],
+        on_lost: Callable[[str], None],
+    ) -> None:
+        self._core = core
+        self._entry = entry
+        self._on_message = on_message
+        self._on_lost = on_lost
+        self._link: WorkerLink | None = None
+        self._watch: asyncio.TimerHandle | None = None
+        self._seen: tuple[int, float] = (0, 0.0)
+        self._closed: asyncio.Future[None] | None = None
+        self._stats: abi.Stats | None = None
+        self._rate = (0.0, 0, 0.0)  # instant, tokens then, tokens per second
+        self.info: abi.ModelInfo | None = None
+        self.pager: Pager | None = None
+        self.load_seconds = 0.0
+        self.started = 0.0
+        self.restarts = 0
+        self.crashes = 0  # in a row, without a token in between
+
+    async def start(self, conductor: Conductor) -> None:
+        """Starts a worker and loads the model. Raises what it failed with."""
+        begun = time.monotonic()
+        link, ready = await start_worker(self._entry, self._on_message, self._lost)
+        self._link, self.info = link, ready.info
+        self.pager = Pager(conductor, ready.info)
+        self.started, self.load_seconds = time.time(), time.monotonic() - begun
+        self._core.events.info(
+            "worker", f"{self._entry.name} loaded in {self.load_seconds:.2f} s by host process {link.pid}"
+        )
+
+    async def restart(self, conductor: Conductor) -> None:
+        """Starts another worker after a crash. Raises when that fails again and again, or crashes do."""
+        self.restarts += 1
+        self.crashes += 1
+        if self.crashes > MAX_CRASHES:
+            raise LlmosError(Code.EIO, f"the worker of {self._entry.name} crashed {MAX_CRASHES} times in a row")
+        for attempt in range(MAX_LOADS):
+            try:
+                await self.start(conductor)
+                return
+            except LlmosError as error:
+                self._core.events.error("worker", f"{self._entry.name} could not be loaded again: {error}")
+                if attempt == MAX_LOADS - 1:
+                    raise
+            await asyncio.sleep(PAUSE_SECONDS * 2**attempt)
+
+    def send(self, message: Struct) -> None:
+        """A message for the worker, if there is one."""
+        if self._link is not None:
+            self._link.send(message)
+            if isinstance(message, abi.Run) and message.order and self._watch is None:
+                self._watch = self._core.loop.call_later(STALL_SECONDS, self._check)
+
+    async def close(self) -> None:
+        """Ends the worker and waits until it has gone."""
+        link = self._link
+        if link is None:
+            return
+        self._closed = self._core.loop.create_future()
+        link.close()
+        try:
+            await asyncio.wait_for(asyncio.shield(self._closed), 5.0)
+        except TimeoutError:
+            link.kill()
+            await self._closed
+
+    def kill(self) -> None:
+        """Ends the worker at once."""
+        if self._link is not None:
+            self._link.kill()
+
+    @property
+    def host_pid(self) -> int | None:
+        """The worker's PID on the host."""
+        return self._link.pid if self._link is not None else None
+
+    def note_stats(self, stats: abi.Stats) -> None:
+        """The worker's figures."""
+        now, tokens = time.monotonic(), stats.decoded_tokens
+        then, before, _ = self._rate
+        elapsed = now - then
+        self._rate = (now, tokens, (tokens - before) / elapsed if then and elapsed < 5 else 0.0)
+        self._stats = stats
+
+    def describe(self) -> WorkerInfo | None:
+        """The row of `status`."""
+        if self._link is None or self.info is None:
+            return None
+        stats = self._stats
+        fresh = time.monotonic() - self._rate[0] < 2.0
+        return WorkerInfo(
+            self._link.pid, self._entry.name, self._entry.kernel, self.started, stats.steps if stats else 0,
+            stats.rss if stats else 0, stats.threads if stats else self.info.threads, self._rate[2] if fresh else 0.0,
+            self.restarts,
+        )  # fmt: skip
+
+    def _lost(self, how: str) -> None:
+        last = f" ({self._link.last_lines[-1]})" if self._link is not None and self._link.last_lines else ""
+        self._link = None
+        self._stats, self._rate = None, (0.0, 0, 0.0)
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+        pager, self.pager = self.pager, None
+        if pager is not None:
+            pager.lost()
+        if self._closed is not None:
+            self._closed.set_result(None)
+        else:
+            self._on_lost(how + last)
+
+    def _check(self) -> None:
+        """Kills a worker that should step, but neither says anything nor computes."""
+        self._watch = None
+        link = self._link
+        if link is None or self.pager is None or not any(p.running for p in self.pager.bound.values()):
+            return
+        seen = (link.messages, link.cpu_seconds())
+        if seen == self._seen:
+            self._core.events.error("worker", f"{self._entry.name} made no progress for {STALL_SECONDS:g} s: killed")
+            link.kill()
+            return
+        self._seen = seen
+        self._watch = self._core.loop.call_later(STALL_SECONDS, self._check)

@@ -1,0 +1,244 @@
+"""The sequences a worker holds, and what the daemon's messages do to them. Messages in, answers out.
+
+Owns slots, grants and the KV of prefixes taken from copies and images. `loop` computes; `worker` moves the messages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from llmos_shell.abi import worker as abi
+from llmos_shell.abi.engine import Engine
+from llmos_shell.abi.errors import Code, LlmosError
+from llmos_shell.engine import images
+from llmos_shell.engine.sequence import Sequence, Vocabulary
+from llmos_shell.engine.templates import tokens_for
+
+
+class Table:
+    """All open sequences of one engine, and the run set in force."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._info = engine.info
+        self._vocabulary = Vocabulary(engine)
+        self._sequences: dict[int, Sequence] = {}
+        self._free_slots = list(range(engine.info.slots - 1, -1, -1))
+        self._awake: list[Sequence] | None = None  # None: to be found again
+        self.grants: tuple[abi.Grant, ...] = ()
+        self.budget = 0  # prompt tokens per step
+        self._handlers: dict[type, Callable[..., list[abi.ToDaemon]]] = {
+            abi.Tokenize: self._tokenize,
+            abi.Open: self._open,
+            abi.Feed: self._feed,
+            abi.Run: self._run,
+            abi.Export: self._export,
+            abi.Free: self._free,
+            abi.Truncate: self._truncate,
+        }
+
+    def handle(self, message: abi.ToWorker) -> list[abi.ToDaemon]:
+        """Carries out one message. Raises only when the engine itself failed (EIO)."""
+        self._awake = None
+        return self._handlers[type(message)](message)
+
+    def awake(self) -> list[Sequence]:
+        """The sequences of the run set that could compute, in order."""
+        if self._awake is None:
+            found = (self._sequences.get(grant.seq) for grant in self.grants)
+            self._awake = [s for s in found if s is not None and not s.idle and not s.starved]
+        return self._awake
+
+    def changed(self) -> None:
+        """Says that a sequence fell asleep or has no room."""
+        self._awake = None
+
+    def cut_kv(self, sequence: Sequence, tokens: int) -> None:
+        """Keeps the KV of the first `tokens` tokens; of none where the engine cannot cut, and it is computed again."""
+        if tokens >= sequence.kv:
+            return
+        if tokens:
+            try:
+                self._engine.truncate(sequence.slot, tokens)
+            except LlmosError as error:
+                if error.code != Code.ENOSYS:
+                    raise
+                tokens = 0
+        if not tokens:
+            self._engine.free(sequence.slot)
+        sequence.kv = tokens
+
+    def _tokenize(self, message: abi.Tokenize) -> list[abi.ToDaemon]:
+        try:
+            tokens, whole = tokens_for(self._engine, message)
+        except Exception as error:
+            return [abi.Tokens(message.id, (), error=str(error) or type(error).__name__)]
+        return [abi.Tokens(message.id, tuple(tokens), whole)]
+
+    def _open(self, message: abi.Open) -> list[abi.ToDaemon]:
+        if message.seq in self._sequences:
+            return [abi.Failed(message.seq, Code.EINVAL, "a sequence with this handle is open already")]
+        if not self._free_slots:
+            return [abi.Failed(message.seq, Code.EAGAIN, f"all {self._info.slots} slots of the worker are taken")]
+        sequence = Sequence(self._vocabulary, message.seq, self._free_slots[-1], list(message.tokens))
+        try:
+            self._check(message.tokens, len(message.tokens), message.idle)
+            if not 0 <= message.turn <= len(message.tokens):
+                raise LlmosError(Code.EINVAL, f"turn {message.turn} lies outside of {len(message.tokens)} tokens")
+            sequence.begin(message.turn, message.sampling, self._vocabulary.constraint(message.sampling))
+            note = self._fill(sequence, message.source)
+        except Exception as error:
+            sequence.release()
+            return [failed(sequence, error)]
+        self._free_slots.pop()
+        sequence.idle = message.idle
+        sequence.prompting = message.turn == len(message.tokens) or sequence.kv != len(message.tokens) - 1
+        self._sequences[message.seq] = sequence
+        self._grant_to(sequence)
+        return [abi.Opened(message.seq, sequence.kv, note)]
+
+    def _fill(self, sequence: Sequence, source: abi.CopyOf | abi.ImageFile | None) -> str:
+        """Takes the KV of a prefix from the source; returns why it could not, if so."""
+        try:
+            if isinstance(source, abi.CopyOf):
+                return self._fill_from_copy(sequence, source)
+            if isinstance(source, abi.ImageFile):
+                return self._fill_from_image(sequence, source.path)
+        except LlmosError as error:
+            if error.code == Code.EIO and isinstance(source, abi.CopyOf):
+                raise
+            return str(error)
+        return ""
+
+    def _fill_from_copy(self, sequence: Sequence, source: abi.CopyOf) -> str:
+        origin = self._sequences.get(source.seq)
+        if origin is None:
+            return f"the sequence to copy from ({source.seq}) is not open"
+        if not self._info.can_fork:
+            return "this kernel cannot copy KV"
+        wanted = min(source.tokens, origin.kv, len(sequence.tokens))
+        usable = images.common_prefix(origin.tokens[:wanted], sequence.tokens[:wanted])
+        if usable:
+            self._engine.copy(origin.slot, sequence.slot, usable)
+            sequence.kv = usable
+        return "" if usable >= min(source.tokens, len(sequence.tokens)) else f"only {usable} tokens could be copied"
+
+    def _fill_from_image(self, sequence: Sequence, path: str) -> str:
+        image = images.read(path, self._info.fingerprint)
+        held = len(image.header.tokens)
+        usable = images.common_prefix(image.header.tokens, sequence.tokens)
+        if usable:
+            self._engine.restore(sequence.slot, image.blob, held)
+            sequence.kv = held
+            self.cut_kv(sequence, usable)
+            usable = sequence.kv
+        return "" if usable == held else f"only {usable} of the image's {held} tokens are those of the sequence"
+
+    def _feed(self, message: abi.Feed) -> list[abi.ToDaemon]:
+        sequence = self._sequences.get(message.seq)
+        if sequence is None:
+            return [abi.Failed(message.seq, Code.ESRCH, "no such sequence is open")]
+        keep = len(sequence.tokens) if message.keep is None else message.keep
+        try:
+            if not 0 <= keep <= len(sequence.tokens):
+                raise LlmosError(Code.EINVAL, f"cannot keep {keep} of {len(sequence.tokens)} tokens")
+            self._check(message.tokens, keep + len(message.tokens), False)
+            constraint = self._vocabulary.constraint(message.sampling)
+            self._shorten(sequence, keep)
+            sequence.tokens.extend(message.tokens)
+            sequence.begin(len(sequence.tokens), message.sampling, constraint)
+        except Exception as error:
+            return [failed(sequence, error)]
+        sequence.idle = False
+        self._grant_to(sequence)
+        return []
+
+    def _run(self, message: abi.Run) -> list[abi.ToDaemon]:
+        before = {grant.seq: grant.limit for grant in self.grants}
+        self.grants, self.budget = message.order, message.prefill_budget
+        for grant in message.order:
+            sequence = self._sequences.get(grant.seq)
+            if sequence is not None:
+                sequence.limit = grant.limit
+                if sequence.starved or before.get(grant.seq) != grant.limit:
+                    sequence.pressed = sequence.starved = False
+        return []
+
+    def _export(self, message: abi.Export) -> list[abi.ToDaemon]:
+        sequence = self._sequences.get(message.seq)
+        if sequence is None:
+            return [abi.Exported(message.seq, message.path, 0, 0, "no such sequence is open")]
+        try:
+            if not self._info.can_export:
+                raise LlmosError(Code.ENOSYS, "this kernel cannot export KV")
+            blob = self._engine.export(sequence.slot) if sequence.kv else b""
+            header = images.Header(
+                images.VERSION,
+                self._info.fingerprint,
+                tuple(sequence.tokens[: sequence.kv]),
+                self._info.layout,
+                self._info.kv_bytes_per_token,
+                len(blob),
+            )
+            size = images.write(message.path, header, blob)
+        except LlmosError as error:
+            return [abi.Exported(message.seq, message.path, 0, 0, str(error))]
+        return [abi.Exported(message.seq, message.path, sequence.kv, size)]
+
+    def _free(self, message: abi.Free) -> list[abi.ToDaemon]:
+        sequence = self._sequences.pop(message.seq, None)
+        if sequence is not None:
+            sequence.release()
+            self._engine.free(sequence.slot)
+            self._free_slots.append(sequence.slot)
+            self._revive()
+        return []
+
+    def _truncate(self, message: abi.Truncate) -> list[abi.ToDaemon]:
+        sequence = self._sequences.get(message.seq)
+        if sequence is not None and 0 <= message.tokens < len(sequence.tokens):
+            self._shorten(sequence, message.tokens)
+            sequence.turn = min(sequence.turn, message.tokens)
+            self._revive()
+        return []
+
+    def _check(self, tokens: tuple[int, ...], size: int, idle: bool) -> None:
+        """Refuses what no engine could compute."""
+        context = self._info.context
+        if size > context:
+            raise LlmosError(Code.E2BIG, f"{size} tokens do not fit the context of {context}")
+        if not size and not idle:
+            raise LlmosError(Code.EINVAL, "there are no tokens to start from")
+        if tokens and (min(tokens) < 0 or max(tokens) >= self._info.vocabulary):
+            raise LlmosError(Code.EINVAL, f"a token lies outside of the vocabulary of {self._info.vocabulary}")
+
+    def _shorten(self, sequence: Sequence, tokens: int) -> None:
+        del sequence.tokens[tokens:]
+        self.cut_kv(sequence, tokens)
+
+    def _grant_to(self, sequence: Sequence) -> None:
+        """Applies a grant that came before the sequence could run."""
+        sequence.pressed = sequence.starved = False
+        for grant in self.grants:
+            if grant.seq == sequence.seq:
+                sequence.limit = grant.limit
+
+    def _revive(self) -> None:
+        """Cells came free: who had no room may try again."""
+        for sequence in self._sequences.values():
+            if sequence.starved:
+                sequence.starved = sequence.pressed = False
+
+
+def failed(sequence: Sequence, error: Exception) -> abi.Failed:
+    """Puts a sequence to sleep that cannot go on. Engine failures concern everyone and are raised on."""
+    if isinstance(error, LlmosError):
+        if error.code == Code.EIO:
+            raise error
+        code, text = str(error.code), str(error)
+    else:
+        code, text = str(Code.EIO), f"{type(error).__name__}: {error}"
+    sequence.idle = True
+    sequence.ended = None
+    sequence.release()
+    return abi.Failed(sequence.seq, code, text)

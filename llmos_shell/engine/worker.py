@@ -1,0 +1,169 @@
+"""The main of every worker process: handshake, then steps and messages until the socket closes.
+
+A kernel's worker module is `serve(load, "name")`. The last argument of the command line is the number of the file
+descriptor of a connected stream socket (one end of a socketpair), on which the worker speaks first:
+
+    worker: Hello      daemon: Load      worker: Ready | Failed(None)      then messages of `abi.worker` both ways
+
+One thread: between two steps everything that has arrived is read without blocking (about a microsecond when there is
+nothing); with nothing to run it blocks in the socket. End of file or `Close` ends the worker with status 0, a failed
+load or a failed engine with status 1 after `Failed(None)`. SIGINT is ignored: a terminal's Ctrl-C is not for workers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+
+from msgspec import MsgspecError, Struct, msgpack
+
+from llmos_shell.abi import PROTOCOL
+from llmos_shell.abi import worker as abi
+from llmos_shell.abi.engine import Engine, LoadEngine
+from llmos_shell.abi.errors import Code, LlmosError
+from llmos_shell.abi.framing import Splitter, encode
+from llmos_shell.engine.loop import Loop
+from llmos_shell.engine.threads import Governor
+
+_RECEIVE_BYTES = 1 << 20
+_STATS_SECONDS = 1.0
+
+
+class Channel:
+    """The worker's end of the socket: typed messages in and out."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+        self._splitter = Splitter()
+        self._decoder: msgpack.Decoder[abi.ToWorker] = msgpack.Decoder(abi.ToWorker)
+
+    def receive(self, wait: bool) -> list[abi.ToWorker]:
+        """All messages that have arrived; with `wait`, blocks until there is one. Raises EOFError at the end."""
+        messages: list[abi.ToWorker] = []
+        while True:
+            try:
+                data = self._socket.recv(_RECEIVE_BYTES, 0 if wait and not messages else socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return messages
+            except ConnectionError:
+                raise EOFError from None
+            if not data:
+                raise EOFError
+            messages += map(self._decode, self._splitter.feed(data))
+            if messages and len(data) < _RECEIVE_BYTES:
+                return messages
+
+    def send(self, message: Struct) -> None:
+        """Sends one message. Raises EOFError when the daemon has gone."""
+        try:
+            self._socket.sendall(encode(message))
+        except ConnectionError:
+            raise EOFError from None
+
+    def _decode(self, body: bytes) -> abi.ToWorker:
+        try:
+            return self._decoder.decode(body)
+        except MsgspecError as error:
+            raise LlmosError(Code.EPROTO, f"the daemon sent what is no message: {error}") from error
+
+
+def serve(load: LoadEngine, kernel_name: str) -> None:
+    """Runs a worker on the descriptor named by the last argument; exits the process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    channel = Channel(socket.socket(fileno=int(sys.argv[-1])))
+    status = run(load, kernel_name, channel)
+    sys.stderr.flush()
+    os._exit(status)  # nothing is left to clean up, and libraries' exit handlers may hang
+
+
+def run(load: LoadEngine, kernel_name: str, channel: Channel) -> int:
+    """The life of a worker; returns its exit status."""
+    try:
+        channel.send(abi.Hello(PROTOCOL, os.getpid(), kernel_name))
+        return _load_and_step(load, channel)
+    except EOFError:
+        return 0
+    except Exception as error:
+        code = error.code if isinstance(error, LlmosError) else Code.EIO
+        if not isinstance(error, LlmosError):
+            traceback.print_exc()
+        with contextlib.suppress(EOFError):
+            channel.send(abi.Failed(None, code, str(error) or type(error).__name__))
+        return 1
+
+
+def _load_and_step(load: LoadEngine, channel: Channel) -> int:
+    messages = channel.receive(wait=True)
+    spec = messages.pop(0)
+    if isinstance(spec, abi.Close):
+        return 0
+    if not isinstance(spec, abi.Load) or spec.protocol != PROTOCOL:
+        raise LlmosError(Code.EPROTO, f"the first message must be `load` of protocol {PROTOCOL}")
+    begun = time.perf_counter()
+    engine = load(spec)
+    channel.send(abi.Ready(engine.info, time.perf_counter() - begun))
+    governor = Governor(engine.info.threads) if engine.info.threads > 1 else None
+    try:
+        _steps(engine, Loop(engine, governor), channel, messages)
+    finally:
+        engine.close()
+    return 0
+
+
+def _steps(engine: Engine, loop: Loop, channel: Channel, messages: list[abi.ToWorker]) -> None:
+    """Steps until `Close`; end of file raises EOFError."""
+    stats = _Stats(engine, loop, channel)
+    while True:
+        for message in messages:
+            if isinstance(message, abi.Close):
+                return
+            if isinstance(message, abi.Load):
+                raise LlmosError(Code.EPROTO, "a model is loaded already")
+            for answer in loop.handle(message):
+                channel.send(answer)
+        for report in loop.step() if loop.ready else ():
+            channel.send(report)
+        stats.tell(idle=not loop.ready)
+        messages = channel.receive(wait=not loop.ready)
+
+
+class _Stats:
+    """Sends `Stats` once a second while stepping, and once when falling idle."""
+
+    def __init__(self, engine: Engine, loop: Loop, channel: Channel) -> None:
+        self._engine, self._loop, self._channel = engine, loop, channel
+        self._told_at = 0.0
+        self._told_steps = 0
+
+    def tell(self, idle: bool) -> None:
+        loop = self._loop
+        if loop.steps == self._told_steps:
+            return
+        now = time.monotonic()
+        if not idle and now - self._told_at < _STATS_SECONDS:
+            return
+        self._told_at, self._told_steps = now, loop.steps
+        self._channel.send(
+            abi.Stats(
+                loop.steps,
+                loop.decoded_tokens,
+                loop.prefilled_tokens,
+                loop.step_seconds,
+                loop.engine_seconds,
+                _resident_bytes(),
+                loop.threads,
+            )
+        )
+
+
+def _resident_bytes() -> int:
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return 0

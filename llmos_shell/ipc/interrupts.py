@@ -1,0 +1,48 @@
+"""Holding back Python signal handlers over a few statements that must not be torn apart.
+
+A handler that raises (KeyboardInterrupt, say) between receiving bytes and filing them would lose those bytes. Inside
+`Uninterrupted` the handlers of Ctrl-C and Ctrl-Z are only noted, and run when it ends. Handlers run in the main thread
+only, so elsewhere this does nothing. Keep the body free of anything that can wait.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+_SIGNALS = (signal.SIGINT, signal.SIGTSTP)
+
+
+class Uninterrupted:
+    """A context manager; each instance is used by one thread at a time and may be used again, but not nested."""
+
+    __slots__ = ("_noted", "_saved")
+
+    def __init__(self) -> None:
+        self._saved: list[tuple[signal.Signals, Callable[[int, FrameType | None], Any]]] = []
+        self._noted: list[int] = []
+
+    def __enter__(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number in _SIGNALS:
+            handler = signal.getsignal(number)
+            if callable(handler):
+                self._saved.append((number, handler))
+                signal.signal(number, self._note)
+
+    def __exit__(self, *_: object) -> None:
+        if not self._saved:
+            return
+        saved, self._saved = self._saved, []
+        noted, self._noted = self._noted, []
+        for number, handler in saved:
+            signal.signal(number, handler)
+        for received in noted:
+            signal.raise_signal(received)
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        self._noted.append(number)

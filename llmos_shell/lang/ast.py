@@ -1,0 +1,368 @@
+"""The syntax tree. Quoting stays in the tree as word parts; every node knows the offset where it begins.
+
+Nodes compare by structure, not by offset. `cache` slots belong to the interpreter (compiled forms).
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class Node:
+    """What all nodes have in common."""
+
+    __slots__ = ("offset",)
+    fields: ClassVar[tuple[str, ...]] = ()
+    offset: int
+
+    def __eq__(self, other: object) -> bool:
+        if type(self) is not type(other):
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in self.fields)
+
+    __hash__ = object.__hash__
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in self.fields)})"
+
+
+# -- words -----------------------------------------------------------------------------------------------------------
+
+
+class Literal(Node):
+    """Unquoted text, or plain text inside double quotes. Unquoted, `*`, `?` and `[` in it are pattern characters."""
+
+    __slots__ = ("text",)
+    fields = ("text",)
+
+    def __init__(self, text: str, offset: int = 0) -> None:
+        self.text = text
+        self.offset = offset
+
+
+class Escaped(Literal):
+    """One character behind a backslash. A lone `$` is also read as one."""
+
+    __slots__ = ()
+
+
+class SingleQuoted(Literal):
+    """`'text'`."""
+
+    __slots__ = ()
+
+
+class AnsiQuoted(Literal):
+    """`$'text'`; `text` is as written, with its escapes."""
+
+    __slots__ = ()
+
+
+class Tilde(Node):
+    """`~` or `~user` where it stands for a home folder."""
+
+    __slots__ = ("user",)
+    fields = ("user",)
+
+    def __init__(self, user: str, offset: int = 0) -> None:
+        self.user = user
+        self.offset = offset
+
+
+class DoubleQuoted(Node):
+    """`"parts"`."""
+
+    __slots__ = ("parts",)
+    fields = ("parts",)
+
+    def __init__(self, parts: list[Part], offset: int = 0) -> None:
+        self.parts = parts
+        self.offset = offset
+
+
+class Parameter(Node):
+    """`$name`, `${#name}` (operator `len`), or `${name` operator word `}`."""
+
+    __slots__ = ("name", "operator", "word")
+    fields = ("name", "operator", "word")
+
+    def __init__(self, name: str, operator: str = "", word: Word | None = None, offset: int = 0) -> None:
+        self.name = name
+        self.operator = operator
+        self.word = word
+        self.offset = offset
+
+
+class CommandSubstitution(Node):
+    """`$(body)`; backquotes give the same node."""
+
+    __slots__ = ("body",)
+    fields = ("body",)
+
+    def __init__(self, body: Sequence, offset: int = 0) -> None:
+        self.body = body
+        self.offset = offset
+
+
+class Arithmetic(Node):
+    """`$((expression))`; the expression is a word that is expanded as in double quotes, then evaluated."""
+
+    __slots__ = ("cache", "word")
+    fields = ("word",)
+
+    def __init__(self, word: Word, offset: int = 0) -> None:
+        self.word = word
+        self.offset = offset
+        self.cache: Any = None
+
+
+Part = Literal | Tilde | DoubleQuoted | Parameter | CommandSubstitution | Arithmetic
+
+
+class Word(Node):
+    """A word: parts without space between them."""
+
+    __slots__ = ("cache", "parts")
+    fields = ("parts",)
+
+    def __init__(self, parts: list[Part], offset: int = 0) -> None:
+        self.parts = parts
+        self.offset = offset
+        self.cache: Any = None
+
+    def literal(self) -> str | None:
+        """The text, if the word is nothing but unquoted text."""
+        parts = self.parts
+        if len(parts) == 1 and type(parts[0]) is Literal:
+            return parts[0].text
+        return None
+
+
+# -- commands --------------------------------------------------------------------------------------------------------
+
+
+class Assignment(Node):
+    """`name=value`, or with `append` `name+=value`."""
+
+    __slots__ = ("append", "name", "value")
+    fields = ("name", "value", "append")
+
+    def __init__(self, name: str, value: Word, append: bool = False, offset: int = 0) -> None:
+        self.name = name
+        self.value = value
+        self.append = append
+        self.offset = offset
+
+
+class Redirect(Node):
+    """A redirection. For a here-document (`<<`) the target is its body, as one quoted part."""
+
+    __slots__ = ("fd", "operator", "target")
+    fields = ("fd", "operator", "target")
+
+    def __init__(self, fd: int | None, operator: str, target: Word, offset: int = 0) -> None:
+        self.fd = fd
+        self.operator = operator
+        self.target = target
+        self.offset = offset
+
+
+class Simple(Node):
+    """Assignments, words and redirections."""
+
+    __slots__ = ("assignments", "cache", "redirects", "words")
+    fields = ("assignments", "words", "redirects")
+
+    def __init__(
+        self, assignments: list[Assignment], words: list[Word], redirects: list[Redirect], offset: int = 0
+    ) -> None:
+        self.assignments = assignments
+        self.words = words
+        self.redirects = redirects
+        self.offset = offset
+        self.cache: Any = None
+
+
+class Ask(Node):
+    """A line beginning with `?`: a question to the assistant, exactly as typed."""
+
+    __slots__ = ("text",)
+    fields = ("text",)
+
+    def __init__(self, text: str, offset: int = 0) -> None:
+        self.text = text
+        self.offset = offset
+
+
+class Sequence(Node):
+    """Commands one after the other."""
+
+    __slots__ = ("items",)
+    fields = ("items",)
+
+    def __init__(self, items: list[Command], offset: int = 0) -> None:
+        self.items = items
+        self.offset = offset
+
+
+class Background(Node):
+    """`body &`."""
+
+    __slots__ = ("body",)
+    fields = ("body",)
+
+    def __init__(self, body: Command, offset: int = 0) -> None:
+        self.body = body
+        self.offset = offset
+
+
+class AndOr(Node):
+    """Two or more commands joined by `&&` and `||`; there is one operator less than commands."""
+
+    __slots__ = ("commands", "operators")
+    fields = ("commands", "operators")
+
+    def __init__(self, commands: list[Command], operators: list[str], offset: int = 0) -> None:
+        self.commands = commands
+        self.operators = operators
+        self.offset = offset
+
+
+class Pipeline(Node):
+    """Commands joined by `|`, or a negated one."""
+
+    __slots__ = ("commands", "negated")
+    fields = ("commands", "negated")
+
+    def __init__(self, commands: list[Command], negated: bool = False, offset: int = 0) -> None:
+        self.commands = commands
+        self.negated = negated
+        self.offset = offset
+
+
+class Redirected(Node):
+    """A compound command with redirections."""
+
+    __slots__ = ("body", "redirects")
+    fields = ("body", "redirects")
+
+    def __init__(self, body: Command, redirects: list[Redirect], offset: int = 0) -> None:
+        self.body = body
+        self.redirects = redirects
+        self.offset = offset
+
+
+class Group(Node):
+    """`{ body }`."""
+
+    __slots__ = ("body",)
+    fields = ("body",)
+
+    def __init__(self, body: Sequence, offset: int = 0) -> None:
+        self.body = body
+        self.offset = offset
+
+
+class Subshell(Node):
+    """`( body )`."""
+
+    __slots__ = ("body",)
+    fields = ("body",)
+
+    def __init__(self, body: Sequence, offset: int = 0) -> None:
+        self.body = body
+        self.offset = offset
+
+
+class If(Node):
+    """`if` and its `elif`s as (condition, body) pairs, and the `else` part."""
+
+    __slots__ = ("branches", "otherwise")
+    fields = ("branches", "otherwise")
+
+    def __init__(
+        self, branches: list[tuple[Sequence, Sequence]], otherwise: Sequence | None, offset: int = 0
+    ) -> None:
+        self.branches = branches
+        self.otherwise = otherwise
+        self.offset = offset
+
+
+class While(Node):
+    """`while condition`, or with `until` the opposite."""
+
+    __slots__ = ("body", "condition", "until")
+    fields = ("condition", "body", "until")
+
+    def __init__(self, condition: Sequence, body: Sequence, until: bool = False, offset: int = 0) -> None:
+        self.condition = condition
+        self.body = body
+        self.until = until
+        self.offset = offset
+
+
+class For(Node):
+    """`for name in words`; `words` is None when the positional parameters are meant."""
+
+    __slots__ = ("body", "name", "words")
+    fields = ("name", "words", "body")
+
+    def __init__(self, name: str, words: list[Word] | None, body: Sequence, offset: int = 0) -> None:
+        self.name = name
+        self.words = words
+        self.body = body
+        self.offset = offset
+
+
+class CaseArm(Node):
+    """`patterns) body` and how it ends: `;;`, or `;&` to fall through."""
+
+    __slots__ = ("body", "end", "patterns")
+    fields = ("patterns", "body", "end")
+
+    def __init__(self, patterns: list[Word], body: Sequence, end: str = ";;", offset: int = 0) -> None:
+        self.patterns = patterns
+        self.body = body
+        self.end = end
+        self.offset = offset
+
+
+class Case(Node):
+    """`case word in arms esac`."""
+
+    __slots__ = ("arms", "word")
+    fields = ("word", "arms")
+
+    def __init__(self, word: Word, arms: list[CaseArm], offset: int = 0) -> None:
+        self.word = word
+        self.arms = arms
+        self.offset = offset
+
+
+class Function(Node):
+    """`name() body`."""
+
+    __slots__ = ("body", "name")
+    fields = ("name", "body")
+
+    def __init__(self, name: str, body: Command, offset: int = 0) -> None:
+        self.name = name
+        self.body = body
+        self.offset = offset
+
+
+Command = (
+    Simple
+    | Ask
+    | Background
+    | AndOr
+    | Pipeline
+    | Redirected
+    | Group
+    | Subshell
+    | If
+    | While
+    | For
+    | Case
+    | Function
+)

@@ -1,0 +1,539 @@
+"""Tokens to syntax tree. Tells *incomplete* programs (the REPL asks for another line) from *wrong* ones.
+
+`Parser.next_command` gives one complete command at a time, so that a shell executes what stands before an error and
+aliases take effect on the next line; `parse` reads a whole program.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import NoReturn
+
+from llmos_shell.lang.ast import (
+    AndOr,
+    Ask,
+    Assignment,
+    Background,
+    Case,
+    CaseArm,
+    Command,
+    DoubleQuoted,
+    For,
+    Function,
+    Group,
+    If,
+    Literal,
+    Parameter,
+    Part,
+    Pipeline,
+    Redirect,
+    Redirected,
+    Sequence,
+    Simple,
+    Subshell,
+    Tilde,
+    While,
+    Word,
+)
+from llmos_shell.lang.errors import Source
+from llmos_shell.lang.lexer import EOF, IO_NUMBER, NEWLINE, OPERATOR, WORD, Lexer
+
+RESERVED = frozenset("! { } if then elif else fi while until do done for in case esac function".split())
+"""Words that are no command names (`in` only after `for` and `case`)."""
+
+_CLOSING = frozenset({"}", "then", "elif", "else", "fi", "do", "done", "esac"})
+_REDIRECTS = frozenset({"<", ">", ">>", "<&", ">&", "<>", ">|", "&>", "&>>", "<<", "<<-", "<<<"})
+_ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(\+?=)")
+_VALID_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_FUNCTION_NAME = re.compile(r"[^=$`'\"*?\[\]~#{}]+\Z")
+_ASK = re.compile(r"[ \t]*\?([^\n]*)")
+_TILDES = re.compile(r"(?:(?<=:)|\A)~([A-Za-z_][A-Za-z0-9_.-]*)?(?=[/:]|\Z)")
+
+
+def parse(text: str, name: str = "", *, ask: bool = False, more: bool = False) -> Sequence:
+    """Parses a whole program. With `ask`, lines beginning with `?` are questions to the assistant.
+
+    With `more`, an unfinished here-document or a last backslash is incomplete, as for a user who is still typing.
+    Raises `ShellSyntaxError`.
+    """
+    parser = Parser(Source(text, name), ask=ask, more=more)
+    items: list[Command] = []
+    while (command := parser.next_command()) is not None:
+        items += command.items
+    return Sequence(items)
+
+
+class Parser(Lexer):
+    """Parses one program, or one command substitution of it."""
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        text: str | None = None,
+        position: int = 0,
+        base: int = 0,
+        depth: int = 0,
+        more: bool = False,
+        ask: bool = False,
+        aliases: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(source, source.text if text is None else text, position, base, depth, more)
+        self._ask = ask
+        self._aliases = aliases
+        self._alias_ends: dict[str, int] = {}  # where the text that an alias gave ends; until there it is not replaced
+        nul = self.text.find("\0", position) if depth == 0 else -1
+        if nul >= 0:
+            self.fail("NUL character", nul)
+
+    def next_command(self) -> Sequence | None:
+        """The commands up to the end of a line (or more lines, if they belong together); None at the end."""
+        try:
+            return self._next_command()
+        except RecursionError:
+            self.fail("nested too deeply", self.start)
+
+    # -- lists -------------------------------------------------------------------------------------------------------
+
+    def _next_command(self) -> Sequence | None:
+        while self.kind == NEWLINE:
+            if self._ask:
+                match = _ASK.match(self.text, self.position)
+                if match is not None:
+                    start, self.position = self.position, match.end()
+                    self.advance()
+                    return Sequence([Ask(match.group(1).strip(), start)], start)
+            self.advance()
+        if self.kind == EOF:
+            return None
+        start = self.start
+        items = self._items()
+        if self.kind not in (NEWLINE, EOF):
+            self._unexpected()
+        return Sequence(items, start + self.base)
+
+    def nested(self, position: int, text: str | None = None, base: int | None = None, more: bool = True) -> Parser:
+        """A parser one level deeper, on the same text or on one cut out of it."""
+        return Parser(
+            self.source,
+            text=self.text if text is None else text,
+            position=position,
+            base=self.base if base is None else base,
+            depth=self.depth + 1,
+            more=more and self.more,
+        )
+
+    def read_until_close(self) -> Sequence:
+        """The commands up to the closing parenthesis, which is consumed."""
+        start = self.position
+        self.advance()
+        items = self._lines()
+        if self.value != ")":
+            if self.kind == EOF:
+                self.fail("unterminated $(", max(start - 2, 0), incomplete=True)
+            self._unexpected()
+        return Sequence(items, start + self.base)
+
+    def read_all(self) -> Sequence:
+        """The commands up to the end of the text, as inside backquotes."""
+        self.advance()
+        items = self._lines()
+        if self.kind != EOF:
+            self._unexpected()
+        return Sequence(items, self.base)
+
+    def _lines(self) -> list[Command]:
+        """Commands on any number of lines, up to what ends a list."""
+        items: list[Command] = []
+        while True:
+            while self.kind == NEWLINE:
+                self.advance()
+            if self._at_end_of_list():
+                return items
+            items += self._items()
+            if self.kind != NEWLINE:
+                return items
+
+    def _items(self) -> list[Command]:
+        """Commands on one line, separated by `;` and `&`."""
+        items: list[Command] = []
+        while True:
+            command = self._and_or()
+            separator = self.value if self.kind == OPERATOR else ""
+            if separator == "&":
+                items.append(Background(command, command.offset))
+            else:
+                items.append(command)
+            if separator not in ("&", ";"):
+                return items
+            self.advance()
+            if self.kind in (NEWLINE, EOF) or self._at_end_of_list():
+                return items
+
+    def _at_end_of_list(self) -> bool:
+        if self.kind == WORD:
+            return self.value in _CLOSING
+        return self.kind == EOF or (self.kind == OPERATOR and self.value in (")", ";;", ";&"))
+
+    def _body(self, end: str | tuple[str, ...], opening: str, start: int) -> Sequence:
+        """A non-empty list that ends before the reserved word (or `)`) `end`; the word is not consumed."""
+        at = self.start
+        items = self._lines()
+        ends = (end,) if isinstance(end, str) else end
+        if self.kind == EOF:
+            self.fail(f"`{opening}` is not ended by `{ends[-1]}`", start, incomplete=True)
+        if not items or self.value not in ends:
+            self._unexpected()
+        return Sequence(items, at + self.base)
+
+    # -- pipelines ---------------------------------------------------------------------------------------------------
+
+    def _and_or(self) -> Command:
+        first = self._pipeline()
+        if self.value not in ("&&", "||"):
+            return first
+        commands, operators = [first], []
+        while self.kind == OPERATOR and self.value in ("&&", "||"):
+            operators.append(self.value)
+            self._advance_to_command()
+            commands.append(self._pipeline())
+        return AndOr(commands, operators, first.offset)
+
+    def _advance_to_command(self) -> None:
+        """Goes past an operator that needs a command after it."""
+        operator, at = self.value, self.start
+        self.advance()
+        while self.kind == NEWLINE:
+            self.advance()
+        if self.kind == EOF:
+            self.fail(f"no command after `{operator}`", at, incomplete=True)
+
+    def _pipeline(self) -> Command:
+        start, negated = self.start, False
+        while self.value == "!" and self.kind == WORD:
+            negated = not negated
+            self._advance_to_command()
+        first = self._command()
+        if self.value != "|" and not negated:
+            return first
+        commands = [first]
+        while self.value == "|" and self.kind == OPERATOR:
+            self._advance_to_command()
+            commands.append(self._command())
+        return Pipeline(commands, negated, start + self.base)
+
+    def _command(self) -> Command:
+        if self.kind == WORD:
+            value = self.value
+            if value in RESERVED and value != "in":
+                return self._compound(value)
+            return self._simple()
+        if self.kind == OPERATOR:
+            if self.value == "(":
+                return self._redirected(self._subshell())
+            if self.value not in _REDIRECTS:
+                self._unexpected()
+            return self._simple()
+        if self.kind == IO_NUMBER:
+            return self._simple()
+        self._unexpected()
+
+    # -- simple commands ---------------------------------------------------------------------------------------------
+
+    def _simple(self) -> Command:
+        start = self.start
+        assignments: list[Assignment] = []
+        words: list[Word] = []
+        redirects: list[Redirect] = []
+        if self._aliases:
+            self._expand_alias()
+        while True:
+            if self.kind == WORD:
+                word = self.word
+                assert word is not None
+                literal = self.value
+                if not words:
+                    assignment = _as_assignment(word)
+                    if assignment is not None:
+                        assignments.append(assignment)
+                        self.advance()
+                        continue
+                words.append(word)
+                self.advance()
+                if self.value == "(" and self.kind == OPERATOR and len(words) == 1:
+                    if not (assignments or redirects) and literal and _FUNCTION_NAME.match(literal):
+                        return self._function(literal, start)
+                    self._unexpected()
+            elif self.kind == IO_NUMBER or (self.kind == OPERATOR and self.value in _REDIRECTS):
+                redirects.append(self._redirect())
+            else:
+                return Simple(assignments, words, redirects, start + self.base)
+
+    def _expand_alias(self) -> None:
+        """Replaces the current word by the text of its alias, if it has one."""
+        assert self._aliases is not None
+        while self.kind == WORD and self.value in self._aliases and self.start >= self._alias_ends.get(self.value, 0):
+            name, text = self.value, self._aliases[self.value]
+            if "\0" in text:
+                return
+            grown = len(text) + 1 - len(name)
+            self._alias_ends = {key: end + grown for key, end in self._alias_ends.items()}
+            self._alias_ends[name] = self.start + len(text) + 1
+            self.text = f"{self.text[: self.start]}{text} {self.text[self.start + len(name) :]}"
+            self.position = self.start
+            self.advance()
+
+    def _redirect(self) -> Redirect:
+        start, fd = self.start, None
+        if self.kind == IO_NUMBER:
+            if len(self.value) > 4:
+                self.fail(f"{self.value[:12]} is no file descriptor", start)
+            fd = int(self.value)
+            self.advance()
+        operator = self.value
+        self.advance()
+        if self.kind != WORD:
+            if self.kind == EOF:
+                self.fail(f"no file after `{operator}`", start, incomplete=True)
+            self._unexpected()
+        assert self.word is not None
+        redirect = Redirect(fd, operator, self.word, start + self.base)
+        if operator in ("<<", "<<-"):
+            delimiter, quoted = _delimiter(self.word)
+            self.pending.append((redirect, delimiter, quoted))
+        self.advance()
+        return redirect
+
+    # -- compound commands -------------------------------------------------------------------------------------------
+
+    def _compound(self, opening: str) -> Command:
+        start = self.start
+        self._enter(start)
+        if opening == "function":
+            self.advance()
+            name = self.value
+            if self.kind != WORD or not _FUNCTION_NAME.match(name):
+                self._unexpected("a function's name", opening="function", start=start)
+            self.advance()
+            self.depth -= 1
+            return self._function(name, start)
+        command: Command
+        if opening == "{":
+            self.advance()
+            command = Group(self._body("}", "{", start), start + self.base)
+        elif opening == "if":
+            command = self._if(start)
+        elif opening in ("while", "until"):
+            self.advance()
+            condition = self._body("do", opening, start)
+            command = While(condition, self._do(opening, start), opening == "until", start + self.base)
+        elif opening == "for":
+            command = self._for(start)
+        elif opening == "case":
+            command = self._case(start)
+        else:
+            self._unexpected()
+        self.advance()
+        self.depth -= 1
+        return self._redirected(command)
+
+    def _redirected(self, command: Command) -> Command:
+        redirects: list[Redirect] = []
+        while self.kind == IO_NUMBER or (self.kind == OPERATOR and self.value in _REDIRECTS):
+            redirects.append(self._redirect())
+        return Redirected(command, redirects, command.offset) if redirects else command
+
+    def _subshell(self) -> Command:
+        start = self.start
+        self._enter(start)
+        self.advance()
+        body = self._body(")", "(", start)
+        self.advance()
+        self.depth -= 1
+        return Subshell(body, start + self.base)
+
+    def _do(self, opening: str, start: int) -> Sequence:
+        """`do body`, from the `do` on; stops at `done`."""
+        self.advance()
+        return self._body("done", opening, start)
+
+    def _if(self, start: int) -> If:
+        branches: list[tuple[Sequence, Sequence]] = []
+        otherwise = None
+        while self.value in ("if", "elif"):
+            self.advance()
+            condition = self._body("then", "if", start)
+            self.advance()
+            branches.append((condition, self._body(("elif", "else", "fi"), "if", start)))
+        if self.value == "else":
+            self.advance()
+            otherwise = self._body("fi", "if", start)
+        return If(branches, otherwise, start + self.base)
+
+    def _for(self, start: int) -> For:
+        self.advance()
+        name = self.value
+        if self.kind != WORD or not _VALID_NAME.match(name):
+            self._unexpected("a variable's name", opening="for", start=start)
+        self.advance()
+        words: list[Word] | None = None
+        self._skip_newlines()
+        if self.value == "in" and self.kind == WORD:
+            words = []
+            self.advance()
+            while self.kind == WORD:
+                assert self.word is not None
+                words.append(self.word)
+                self.advance()
+            if self.value not in (";", "\n"):
+                self._unexpected(opening="for", start=start)
+        if self.value == ";" and self.kind == OPERATOR:
+            self.advance()
+        self._skip_newlines()
+        if self.value != "do" or self.kind != WORD:
+            self._unexpected("`do`", opening="for", start=start)
+        return For(name, words, self._do("for", start), start + self.base)
+
+    def _case(self, start: int) -> Case:
+        self.advance()
+        if self.kind != WORD:
+            self._unexpected("a word", opening="case", start=start)
+        word = self.word
+        assert word is not None
+        self.advance()
+        self._skip_newlines()
+        if self.value != "in" or self.kind != WORD:
+            self._unexpected("`in`", opening="case", start=start)
+        self.advance()
+        self._skip_newlines()
+        arms: list[CaseArm] = []
+        while self.kind != WORD or self.value != "esac":
+            arms.append(self._case_arm(start))
+        return Case(word, arms, start + self.base)
+
+    def _case_arm(self, start: int) -> CaseArm:
+        at = self.start
+        if self.value == "(" and self.kind == OPERATOR:
+            self.advance()
+        patterns: list[Word] = []
+        while True:
+            if self.kind != WORD:
+                self._unexpected("a pattern", opening="case", start=start)
+            assert self.word is not None
+            patterns.append(self.word)
+            self.advance()
+            if self.value != "|" or self.kind != OPERATOR:
+                break
+            self.advance()
+        if self.value != ")" or self.kind != OPERATOR:
+            self._unexpected("`)`", opening="case", start=start)
+        self.advance()
+        body = Sequence(self._lines(), at + self.base)
+        end = ";;"
+        if self.kind == OPERATOR and self.value in (";;", ";&"):
+            end = self.value
+            self.advance()
+            self._skip_newlines()
+        elif self.kind != WORD or self.value != "esac":
+            self._unexpected("`;;` or `esac`", opening="case", start=start)
+        return CaseArm(patterns, body, end, at + self.base)
+
+    def _function(self, name: str, start: int) -> Function:
+        """The rest of a function's definition, from behind its name."""
+        self._enter(start)
+        if name in RESERVED:
+            self.fail(f"`{name}` cannot be a function's name", start)
+        if self.value == "(" and self.kind == OPERATOR:
+            self.advance()
+            if self.value != ")" or self.kind != OPERATOR:
+                self._unexpected("`)`", opening=f"{name}()", start=start)
+            self.advance()
+        self._skip_newlines()
+        if self.kind == EOF:
+            self.fail(f"function `{name}` has no body", start, incomplete=True)
+        if not (self.kind == WORD and self.value in RESERVED) and self.value != "(":
+            self._unexpected("`{`")
+        body = self._command()
+        self.depth -= 1
+        return Function(name, body, start + self.base)
+
+    # -- helpers -----------------------------------------------------------------------------------------------------
+
+    def _skip_newlines(self) -> None:
+        while self.kind == NEWLINE:
+            self.advance()
+
+    def _unexpected(self, wanted: str = "", *, opening: str = "", start: int = 0) -> NoReturn:
+        """Fails because of the current token; at the end of the text, more of it may help."""
+        if self.kind == EOF:
+            message = f"`{opening}` is not finished" if opening else "unexpected end"
+            self.fail(message, start if opening else self.start, incomplete=True)
+        found = "end of line" if self.kind == NEWLINE else f"`{self.text[self.start : self.position][:40]}`"
+        self.fail(f"unexpected {found}" + (f", expected {wanted}" if wanted else ""), self.start)
+
+
+def _as_assignment(word: Word) -> Assignment | None:
+    """The word as an assignment, if it is one; tildes in the value are marked."""
+    first = word.parts[0] if word.parts else None
+    if type(first) is not Literal or "=" not in first.text:
+        return None
+    match = _ASSIGNMENT.match(first.text)
+    if match is None:
+        return None
+    rest = first.text[match.end() :]
+    at = first.offset + match.end()
+    parts = [*([Literal(rest, at)] if rest else []), *word.parts[1:]]
+    if any(type(part) is Literal and "~" in part.text for part in parts):
+        parts = _mark_tildes(parts)
+    return Assignment(match.group(1), Word(parts, at), match.group(2) == "+=", word.offset)
+
+
+def mark_assignment_tildes(word: Word) -> Word:
+    """A word such as `name=~/x`, given to a built-in that takes assignments, with the tildes of its value marked."""
+    assignment = _as_assignment(word)
+    if assignment is None or not any(type(part) is Tilde for part in assignment.value.parts):
+        return word
+    prefix = Literal(f"{assignment.name}{'+=' if assignment.append else '='}", word.offset)
+    return Word([prefix, *assignment.value.parts], word.offset)
+
+
+def _mark_tildes(parts: list[Part]) -> list[Part]:
+    marked: list[Part] = []
+    last = len(parts) - 1
+    for index, part in enumerate(parts):
+        if type(part) is not Literal:
+            marked.append(part)
+            continue
+        at = 0
+        for match in _TILDES.finditer(part.text):
+            start = match.start()
+            if (start == 0 and index > 0) or (match.end() == len(part.text) and index < last):
+                continue
+            if start > at:
+                marked.append(Literal(part.text[at:start], part.offset + at))
+            marked.append(Tilde(match.group(1) or "", part.offset + start))
+            at = match.end()
+        if at < len(part.text):
+            marked.append(Literal(part.text[at:], part.offset + at))
+    return marked
+
+
+def _delimiter(word: Word) -> tuple[str, bool]:
+    """A here-document's delimiter without its quotes, and whether it had any."""
+    pieces: list[str] = []
+    quoted = False
+    for part in word.parts:
+        if isinstance(part, DoubleQuoted):
+            quoted = True
+            pieces.append(_delimiter(Word(part.parts))[0])
+        elif isinstance(part, Literal):
+            quoted = quoted or type(part) is not Literal
+            pieces.append(part.text)
+        elif isinstance(part, Tilde):
+            pieces.append(f"~{part.user}")
+        elif isinstance(part, Parameter):
+            pieces.append(f"${part.name}")
+        else:
+            pieces.append("$()")
+    return "".join(pieces), quoted

@@ -1,0 +1,258 @@
+"""The syntax tree as text again, in one canonical form: `parse(program_text(parse(x))) == parse(x)`.
+
+`program_text` is for reading and saving (functions, `type`), on several lines; `one_line` is for job listings, and
+leaves out the bodies of here-documents.
+"""
+
+from __future__ import annotations
+
+import re
+
+from llmos_shell.lang.ast import (
+    AndOr,
+    AnsiQuoted,
+    Arithmetic,
+    Ask,
+    Background,
+    Case,
+    Command,
+    CommandSubstitution,
+    DoubleQuoted,
+    Escaped,
+    For,
+    Function,
+    Group,
+    If,
+    Literal,
+    Parameter,
+    Part,
+    Pipeline,
+    Redirect,
+    Redirected,
+    Sequence,
+    Simple,
+    SingleQuoted,
+    Subshell,
+    Tilde,
+    While,
+    Word,
+)
+from llmos_shell.lang.parser import RESERVED
+
+_PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z|[0-9@*#?$!-]\Z")
+_NAME_FOLLOWS = re.compile(r"[A-Za-z0-9_]")
+
+
+def program_text(node: Command) -> str:
+    """Canonical text on as many lines as it takes, ending with a newline unless empty."""
+    text = _Printer(one_line=False).command(node, "")
+    return f"{text}\n" if text else ""
+
+
+def one_line(node: Command) -> str:
+    """Canonical text on one line; here-documents are only named."""
+    return _Printer(one_line=True).command(node, "")
+
+
+def word_text(word: Word) -> str:
+    """One word as written in a command."""
+    return _Printer(one_line=False).word(word)
+
+
+class _Printer:
+    def __init__(self, *, one_line: bool) -> None:
+        self._one_line = one_line
+        self._bodies: list[str] = []  # here-documents to be written after the current line
+
+    # -- commands ----------------------------------------------------------------------------------------------------
+
+    def command(self, node: Command, indent: str) -> str:
+        """Text of a command, without indentation before its first line and without a newline at its end."""
+        text: str = getattr(self, f"_{type(node).__name__.lower()}")(node, indent)
+        if not self._bodies or isinstance(node, Simple | Redirected | Pipeline | AndOr | Function):
+            return text
+        return text + self._take_bodies()
+
+    def _take_bodies(self) -> str:
+        """The pending here-documents, each from a line of its own; the last line's newline is left to the caller."""
+        bodies, self._bodies = self._bodies, []
+        return "".join(f"\n{body}" for body in bodies)
+
+    def _sequence(self, node: Sequence, indent: str) -> str:
+        lines: list[str] = []
+        for item in node.items:
+            lines.append(self.command(item, indent) + self._take_bodies())
+        if not self._one_line:
+            return f"\n{indent}".join(lines)
+        text = ""
+        for line in lines:
+            text += line if not text else f" {line}" if text.endswith("&") else f"; {line}"
+        return text
+
+    def _block(self, opening: str, body: Sequence, closing: str, indent: str) -> str:
+        """`opening body closing`, the body indented on lines of its own."""
+        if not self._one_line:
+            head = opening + self._take_bodies()
+            deeper = f"{indent}    "
+            return f"{head}\n{deeper}{self._sequence(body, deeper)}\n{indent}{closing}"
+        text = self._sequence(body, "")
+        end = "" if text.endswith("&") else ";"
+        return f"{opening} {text}{end} {closing}" if text else f"{opening} {closing}"
+
+    def _ask(self, node: Ask, indent: str) -> str:
+        return f"? {node.text}".rstrip()
+
+    def _background(self, node: Background, indent: str) -> str:
+        return f"{self.command(node.body, indent)} &"
+
+    def _andor(self, node: AndOr, indent: str) -> str:
+        text = self.command(node.commands[0], indent)
+        for operator, command in zip(node.operators, node.commands[1:], strict=True):
+            text += f" {operator}{self._break(indent)}{self.command(command, indent)}"
+        return text
+
+    def _pipeline(self, node: Pipeline, indent: str) -> str:
+        text = "! " if node.negated else ""
+        for index, command in enumerate(node.commands):
+            text += f" |{self._break(indent)}" if index else ""
+            text += self.command(command, indent)
+        return text
+
+    def _break(self, indent: str) -> str:
+        """What stands between an operator and the next command: a line break if here-documents are pending."""
+        return f"{self._take_bodies()}\n{indent}" if self._bodies else " "
+
+    def _simple(self, node: Simple, indent: str) -> str:
+        pieces = [
+            f"{item.name}{'+=' if item.append else '='}{self.word(item.value)}" for item in node.assignments
+        ]
+        words = [self.word(word) for word in node.words]
+        redirects = [self._redirect(redirect) for redirect in node.redirects]
+        if words and not pieces and words[0] in RESERVED:
+            return " ".join(redirects + words)
+        return " ".join(pieces + words + redirects)
+
+    def _redirect(self, node: Redirect) -> str:
+        fd = "" if node.fd is None else str(node.fd)
+        if node.operator != "<<":
+            space = " " if node.operator in (">", ">>", "<", "<>", ">|", "&>", "&>>", "<<<") else ""
+            return f"{fd}{node.operator}{space}{self.word(node.target)}"
+        part = node.target.parts[0]
+        quoted = not isinstance(part, DoubleQuoted)
+        body = part.text if isinstance(part, SingleQuoted) else self._here_body(part)
+        delimiter = _fresh_delimiter(body)
+        if not self._one_line:
+            self._bodies.append(f"{body}{delimiter}")
+        return f"{fd}<<'{delimiter}'" if quoted else f"{fd}<<{delimiter}"
+
+    def _redirected(self, node: Redirected, indent: str) -> str:
+        text = self.command(node.body, indent)
+        return " ".join([text, *(self._redirect(redirect) for redirect in node.redirects)])
+
+    def _group(self, node: Group, indent: str) -> str:
+        return self._block("{", node.body, "}", indent)
+
+    def _subshell(self, node: Subshell, indent: str) -> str:
+        if not self._one_line:
+            return self._block("(", node.body, ")", indent)
+        return f"({_after_parenthesis(self._sequence(node.body, ''))})"
+
+    def _if(self, node: If, indent: str) -> str:
+        text = ""
+        for index, (condition, body) in enumerate(node.branches):
+            head = self._block("elif" if index else "if", condition, "then", indent)
+            last = index == len(node.branches) - 1 and node.otherwise is None
+            text += self._block(head, body, "fi" if last else "", indent)
+        if node.otherwise is not None:
+            text += self._block("else", node.otherwise, "fi", indent)
+        return text
+
+    def _while(self, node: While, indent: str) -> str:
+        head = self._block("until" if node.until else "while", node.condition, "do", indent)
+        return self._block(head, node.body, "done", indent)
+
+    def _for(self, node: For, indent: str) -> str:
+        head = f"for {node.name}"
+        if node.words is not None:
+            head += "".join([" in", *(f" {self.word(word)}" for word in node.words)])
+        return self._block(f"{head}; do", node.body, "done", indent)
+
+    def _case(self, node: Case, indent: str) -> str:
+        separator = " " if self._one_line else f"\n{indent}"
+        text = f"case {self.word(node.word)} in{self._take_bodies()}"
+        for arm in node.arms:
+            text += f"{separator}({' | '.join(self.word(pattern) for pattern in arm.patterns)})"
+            if arm.body.items:
+                text += self._block("", arm.body, arm.end, indent)
+            else:
+                text += f"{self._take_bodies()}{separator}{arm.end}"
+        return f"{text}{separator}esac"
+
+    def _function(self, node: Function, indent: str) -> str:
+        return f"{node.name}() {self.command(node.body, indent)}"
+
+    # -- words -------------------------------------------------------------------------------------------------------
+
+    def word(self, word: Word) -> str:
+        """A word outside double quotes."""
+        return self._parts(word.parts)
+
+    def _parts(self, parts: list[Part]) -> str:
+        texts = [self._part(part) for part in parts]
+        for index, part in enumerate(parts[:-1]):
+            if isinstance(part, Parameter) and not part.operator and not texts[index].endswith("}"):
+                following = texts[index + 1]
+                if _NAME_FOLLOWS.match(following) or following.startswith("["):
+                    texts[index] = f"${{{part.name}}}"
+        return "".join(texts)
+
+    def _part(self, part: Part) -> str:
+        kind = type(part)
+        if kind is Literal:
+            return part.text  # type: ignore[union-attr]
+        if kind is Escaped:
+            return f"\\{part.text}"  # type: ignore[union-attr]
+        if kind is SingleQuoted:
+            return f"'{part.text}'"  # type: ignore[union-attr]
+        if kind is AnsiQuoted:
+            return f"$'{part.text}'"  # type: ignore[union-attr]
+        if isinstance(part, Tilde):
+            return f"~{part.user}"
+        if isinstance(part, DoubleQuoted):
+            return f'"{self._parts(part.parts)}"'
+        if isinstance(part, Parameter):
+            return self._parameter(part)
+        if isinstance(part, CommandSubstitution):
+            return self._substitution(part)
+        assert isinstance(part, Arithmetic)
+        return f"$(({self._parts(part.word.parts)}))"
+
+    def _parameter(self, part: Parameter) -> str:
+        if part.operator == "len":
+            return f"${{#{part.name}}}"
+        if part.operator:
+            word = self._parts(part.word.parts) if part.word is not None else ""
+            return f"${{{part.name}{part.operator}{word}}}"
+        return f"${part.name}" if _PLAIN_NAME.match(part.name) else f"${{{part.name}}}"
+
+    def _substitution(self, part: CommandSubstitution) -> str:
+        inner = _Printer(one_line=self._one_line)
+        text = _after_parenthesis(inner.command(part.body, ""))
+        return f"$({text}\n)" if "\n" in text and "<<" in text else f"$({text})"
+
+    def _here_body(self, part: Part) -> str:
+        assert isinstance(part, DoubleQuoted)
+        return self._parts(part.parts)
+
+
+def _after_parenthesis(text: str) -> str:
+    """The text, kept apart from an opening parenthesis before it: `((` would be arithmetic."""
+    return f" {text}" if text.startswith("(") else text
+
+
+def _fresh_delimiter(body: str) -> str:
+    """A delimiter that is no line of the body."""
+    lines, number = set(body.split("\n")), 0
+    while (delimiter := f"EOF{number or ''}") in lines:
+        number += 1
+    return delimiter

@@ -1,0 +1,184 @@
+"""The entry point `llmos`: decides what was asked for, and imports only what that needs.
+
+A built-in command given on the command line runs without the language and without the interpreter.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import TextIO
+
+from llmos_shell import __version__
+
+USAGE = """\
+usage: llmos                     a shell
+       llmos COMMAND [ARG…]      one built-in command (`llmos help` lists them)
+       llmos -c SCRIPT [ARG…]    the commands of SCRIPT
+       llmos FILE [ARG…]         the commands of a file
+       llmos --help | --version
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs `llmos` with these arguments (default: the command line's); returns its exit status."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    _mend_streams()
+    try:
+        status = _dispatch(words)
+    except KeyboardInterrupt:
+        status = 130
+    except BrokenPipeError:
+        status = 141
+    return _flush(status)
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words:
+        return _run_terminal() if _is_terminal() else _run_stdin()
+    first, rest = words[0], words[1:]
+    if first in ("--version", "-V"):
+        print(f"llmos {__version__}")
+        return 0
+    if first in ("--help", "-h"):
+        print(USAGE, end="")
+        return 0
+    if first == "-c":
+        return _run_script(rest)
+    if first == "-":
+        return _run_stdin(rest)
+    if first == "--":
+        return _run_word(rest[0], rest[1:]) if rest else _dispatch([])
+    if first.startswith("-"):
+        return _misused(f"unknown option {first}")
+    return _run_word(first, rest)
+
+
+def _run_word(word: str, rest: list[str]) -> int:
+    """A built-in command, else a script file."""
+    from llmos_shell.shell import commands
+
+    if word in commands.names():
+        return _run_builtin(word, rest)
+    if os.path.isdir(word):
+        print(f"llmos: {word}: is a folder: give a script or a command", file=sys.stderr)
+        return 126
+    if os.path.exists(word):
+        return _run_file(word, rest)
+    from llmos_shell.shell.direct import unknown_command
+
+    print(f"llmos: {word}: {unknown_command(word)}", file=sys.stderr)
+    return 127
+
+
+def _run_builtin(name: str, words: list[str]) -> int:
+    from llmos_shell.shell.command import Context
+    from llmos_shell.shell.commands import NEED_SHELL
+    from llmos_shell.shell.direct import DirectShell
+
+    if name in NEED_SHELL:
+        return _run_in_shell(name, words)
+    shell = DirectShell(f"llmos {name}")
+    context = Context(shell, stdin=sys.stdin.buffer, out=sys.stdout, err=sys.stderr, on_track=shell.own)
+    try:
+        return shell.run_words([name, *words], context)
+    finally:
+        shell.close()
+
+
+def _run_in_shell(name: str, words: list[str]) -> int:
+    """A command that is part of the language, such as `jobs`."""
+    from shlex import quote
+
+    return _run_script([" ".join(map(quote, [name, *words]))])
+
+
+def _run_script(words: list[str]) -> int:
+    if not words:
+        return _misused("-c needs a SCRIPT")
+    from llmos_shell.shell.interpreter import Shell
+
+    shell = Shell(name="llmos", args=words[1:])
+    shell.run_text(words[0], "-c")
+    return shell.close()
+
+
+def _run_file(path: str, args: list[str]) -> int:
+    from llmos_shell.shell.interpreter import Shell
+
+    shell = Shell(name=path, args=args)
+    shell.run_file(path, args)
+    return shell.close()
+
+
+def _run_stdin(args: Sequence[str] = ()) -> int:
+    """A script on standard input."""
+    from llmos_shell.shell.interpreter import Shell
+
+    try:
+        text = sys.stdin.buffer.read().decode()
+    except UnicodeDecodeError as error:
+        print(f"llmos: standard input is not UTF-8 (byte {error.start}): convert it with iconv", file=sys.stderr)
+        return 2
+    shell = Shell(name="llmos", args=args)
+    shell.run_text(text, "stdin")
+    return shell.close()
+
+
+def _run_terminal() -> int:
+    if os.environ.get("TERM", "") in ("", "dumb"):
+        from llmos_shell.shell.plain import run_plain
+
+        return run_plain()
+    from llmos_shell.shell.repl import run_repl
+
+    return run_repl()
+
+
+def _is_terminal() -> bool:
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
+def _misused(what: str) -> int:
+    print(f"llmos: {what}: try `llmos --help`", file=sys.stderr)
+    return 2
+
+
+def _mend_streams() -> None:
+    """Whatever the locale, writing text never fails."""
+    for stream in (sys.stdout, sys.stderr):
+        if getattr(stream, "errors", "replace") in ("strict", "surrogateescape"):
+            stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+
+
+def _flush(status: int) -> int:
+    """Writes what is buffered; a reader that has gone is no error worth a message."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            _silence(stream)
+            status = 141 if status == 0 else status
+        except OSError as error:
+            _silence(stream)
+            status = status or 1
+            _complain(f"llmos: cannot write: {(error.strerror or str(error)).lower()}\n")
+    return status
+
+
+def _silence(stream: TextIO) -> None:
+    """Sends what the interpreter will flush at exit nowhere."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)
+
+
+def _complain(text: str) -> None:
+    with suppress(OSError):
+        os.write(2, text.encode())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

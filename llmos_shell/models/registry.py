@@ -1,0 +1,223 @@
+"""The models there are: the packaged `models.toml`, overridden and added to by the user's.
+
+Owns names and settings, not weights: whether a file is there and sound is looked at when somebody asks. A mistake in
+one entry makes that entry a problem, never the others; a file that is no TOML leaves the packaged models.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from difflib import get_close_matches
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from llmos_shell import paths
+from llmos_shell.abi.errors import Code, LlmosError
+from llmos_shell.abi.types import ModelEntry, Sampling
+
+PACKAGED = os.path.join(os.path.dirname(os.path.abspath(__file__)), "models.toml")
+WEIGHTS_SUFFIX = ".gguf"
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+-]{0,63}")
+_KEYS = {field.name: field for field in msgspec.structs.fields(ModelEntry) if field.name != "name"}
+_SAMPLING = {field.name for field in msgspec.structs.fields(Sampling)}
+
+
+class Listed(Struct, frozen=True):
+    """A model, and what is wrong with it: an entry with a `problem` cannot be loaded. `bytes` of the weights, or 0."""
+
+    entry: ModelEntry
+    default: bool
+    bytes: int = 0
+    problem: str = ""
+
+
+class Registry:
+    """The models of one user. Reads the files again when they changed."""
+
+    def __init__(self, user_file: str | None = None, packaged: str = PACKAGED) -> None:
+        """`user_file` None: `models.toml` in the configuration folder. It need not exist."""
+        self.user_file = user_file or os.path.join(paths.config_dir(), "models.toml")
+        self._files = (packaged, self.user_file)
+        self._seen: tuple[tuple[int, int] | None, ...] = ()
+        self._entries: dict[str, ModelEntry] = {}
+        self._problems: dict[str, str] = {}  # of entries, by name
+        self._default = ""
+        self._file_problems: tuple[str, ...] = ()
+        self._paths: dict[str, str] = {}  # weights named by path so far, by the name they were given
+
+    @property
+    def default(self) -> str:
+        """The name of the model used when none is named; empty when no file says."""
+        self._refresh()
+        return self._default
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong with the files as a whole, a line each."""
+        self._refresh()
+        return self._file_problems
+
+    def resolve(self, name: str = "") -> ModelEntry:
+        """The entry of a name, of a path that ends in .gguf, or for "" the default.
+
+        A path gets the file's stem as its name, or where that stands for another file, the path itself; the name then
+        stands for it as long as the registry lives. Whether the weights exist is not looked at. Raises ENOENT for an
+        unknown name, EINVAL for a broken entry.
+        """
+        self._refresh()
+        name = name or self._default
+        if name in self._problems:
+            raise LlmosError(Code.EINVAL, self._problems[name])
+        if name in self._entries:
+            return self._entries[name]
+        if name in self._paths:
+            return ModelEntry(name, self._paths[name])
+        if name.endswith(WEIGHTS_SUFFIX):
+            return self._anonymous(name)
+        raise LlmosError(Code.ENOENT, f"no model {name!r}" if name else "no default model", hint=self._hint(name))
+
+    def listing(self) -> list[Listed]:
+        """All entries by name, the broken ones too."""
+        self._refresh()
+        return [self._listed(name) for name in sorted({*self._entries, *self._problems})]
+
+    def status(self, entry: ModelEntry) -> Listed:
+        """The size of an entry's weights, or why they cannot be loaded."""
+        size, problem = weights_size(entry)
+        return Listed(entry, entry.name == self._default, size, problem)
+
+    def _anonymous(self, path: str) -> ModelEntry:
+        full = os.path.abspath(os.path.expanduser(path))
+        stem = os.path.basename(full).removesuffix(WEIGHTS_SUFFIX)
+        taken = stem in self._entries or stem in self._problems or self._paths.get(stem, full) != full
+        name = full if taken or not stem else stem
+        self._paths[name] = full
+        return ModelEntry(name, full)
+
+    def _listed(self, name: str) -> Listed:
+        if name in self._problems:
+            return Listed(ModelEntry(name, ""), name == self._default, 0, self._problems[name])
+        return self.status(self._entries[name])
+
+    def _hint(self, name: str) -> str:
+        if self._file_problems:
+            return self._file_problems[0]
+        near = get_close_matches(name, self._entries, 1)
+        known = ", ".join(sorted(self._entries)) or "none"
+        return f"did you mean {near[0]}?" if near else f"known: {known}; or give the path of a {WEIGHTS_SUFFIX} file"
+
+    def _refresh(self) -> None:
+        seen = tuple(map(_stamp, self._files))
+        if seen == self._seen:
+            return
+        self._entries, self._problems, self._default = {}, {}, ""
+        problems: list[str] = []
+        for file in self._files:
+            try:
+                problems += self._read(file)
+            except LlmosError as error:
+                problems.append(str(error))
+        if self._default and self._default not in {*self._entries, *self._problems}:
+            problems.append(f"{self.user_file}: default: no model {self._default!r}")
+        self._file_problems, self._seen = tuple(problems), seen
+
+    def _read(self, file: str) -> list[str]:
+        """Takes over a file's entries; returns what is wrong outside of them."""
+        table = _load(file)
+        problems = [f"{file}: {key}: unknown key" for key in table if key not in ("default", "models")]
+        default, models = table.get("default", self._default), table.get("models", {})
+        if isinstance(default, str):
+            self._default = default
+        else:
+            problems.append(f"{file}: default: not a text")
+        if not isinstance(models, dict):
+            return [*problems, f"{file}: models: not a table"]
+        for name, settings in models.items():
+            self._take(file, name, settings)
+        return problems
+
+    def _take(self, file: str, name: str, settings: Any) -> None:
+        """Takes over one entry, or its problem; either replaces a former entry of that name."""
+        self._entries.pop(name, None)
+        self._problems.pop(name, None)
+        try:
+            self._entries[name] = _entry(file, name, settings)
+        except ValueError as error:
+            self._problems[name] = f"{file}: models.{name}{error}"
+
+
+def weights_size(entry: ModelEntry) -> tuple[int, str]:
+    """(bytes of the weights, why they cannot be read)."""
+    try:
+        if os.path.isdir(entry.path):
+            return 0, f"{entry.path} is a folder, not a weights file"
+        return os.stat(entry.path).st_size, "" if os.access(entry.path, os.R_OK) else f"{entry.path} cannot be read"
+    except FileNotFoundError:
+        return 0, f"no such file: {entry.path}"
+    except OSError as error:
+        return 0, f"{entry.path}: {error.strerror}"
+
+
+def _stamp(file: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(file)
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size
+
+
+def _load(file: str) -> dict[str, Any]:
+    try:
+        with open(file, "rb") as source:
+            return tomllib.load(source)
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise LlmosError(Code.EIO, f"{file}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise LlmosError(Code.EINVAL, f"{file}: {error}") from None
+
+
+def _entry(file: str, name: str, settings: Any) -> ModelEntry:
+    """Raises ValueError with `.KEY: what is wrong`."""
+    if not _NAME.fullmatch(name) or name.endswith(WEIGHTS_SUFFIX):
+        raise ValueError(": a name is letters, digits and . _ : + -, at most 64, and does not end in .gguf")
+    if not isinstance(settings, dict):
+        raise ValueError(": not a table")
+    for key in settings:
+        if key not in _KEYS:
+            near = get_close_matches(key, _KEYS, 1)
+            raise ValueError(f".{key}: unknown key" + (f", did you mean {near[0]}?" if near else ""))
+    for key, value in settings.items():
+        _check(key, value)
+    path = os.path.expanduser(settings.get("path", ""))
+    if not path:
+        raise ValueError(".path: missing")
+    full = os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(file)), path))
+    return ModelEntry(name, **{**settings, "path": full})
+
+
+def _check(key: str, value: Any) -> None:
+    try:
+        msgspec.convert(value, _KEYS[key].type)
+    except msgspec.ValidationError as error:
+        raise ValueError(f".{key}: {str(error).partition(' - at ')[0].lower()}") from None
+    if key in ("context", "slots", "pool_tokens", "threads") and value < 1:
+        raise ValueError(f".{key}: must be at least 1")
+    if key == "sampling":
+        _check_sampling(value)
+
+
+def _check_sampling(values: dict[str, Any]) -> None:
+    for key in values:
+        if key not in _SAMPLING:
+            raise ValueError(f".sampling.{key}: unknown key")
+    try:
+        msgspec.convert(values, Sampling)
+    except msgspec.ValidationError as error:
+        raise ValueError(f".sampling: {error}") from None

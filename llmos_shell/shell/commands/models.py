@@ -1,0 +1,158 @@
+"""`models`, `load`, `unload`, `kernels` and `tokenize`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from llmos_shell.abi.syscalls import (
+    KERNEL_LIST,
+    MODEL_LIST,
+    MODEL_LOAD,
+    MODEL_TOKENIZE,
+    MODEL_UNLOAD,
+    KernelInfo,
+    ModelName,
+    Nothing,
+    Tokenize,
+    TokenList,
+)
+from llmos_shell.abi.types import ModelStatus
+from llmos_shell.shell.command import Args, Command, Context, Operand, Option
+from llmos_shell.shell.prompts import MODEL_OPTION, gather, resolve_model
+from llmos_shell.shell.streaming import Progress
+from llmos_shell.shell.tables import Column, render, size, style_of, to_json
+
+_JSON = Option(("--json",), "as JSON, with all fields")
+_MODEL_COLUMNS = (
+    Column("MODEL"),
+    Column("SIZE", right=True),
+    Column("KERNEL"),
+    Column("LOADED"),
+    Column("CONTEXT", right=True),
+    Column("KV USED", right=True),
+    Column("PROCS", right=True),
+    Column("DESCRIPTION", flexible=True),
+)
+
+
+def _models(context: Context, args: Args) -> int:
+    found: tuple[ModelStatus, ...] = context.client.call(MODEL_LIST, Nothing())
+    shown = [status for status in found if not args.loaded or status.worker is not None]
+    if args.json:
+        context.out.write(to_json(shown))
+        return 0
+    rows = [_model_row(status) for status in shown]
+    colours = ["red" if status.problem else "green" if status.worker is not None else "" for status in shown]
+    context.out.write(render(_MODEL_COLUMNS, rows, style_of(context), colours))
+    return 0
+
+
+def _model_row(status: ModelStatus) -> list[str]:
+    entry = status.entry
+    context = status.context or entry.context or 0
+    used = status.used_pages * status.page_tokens
+    return [
+        entry.name + (" *" if status.default else ""),
+        size(status.bytes) if status.bytes else "-",
+        entry.kernel,
+        "yes" if status.worker is not None else "no",
+        str(context) if context else "-",
+        f"{used}/{status.pages * status.page_tokens}" if status.worker is not None else "-",
+        str(status.processes),
+        status.problem or entry.description,
+    ]
+
+
+def _load(context: Context, args: Args) -> int:
+    for model in args.MODEL:
+        with Progress(context.err, f"loading {model}"):
+            status: ModelStatus = context.client.call(MODEL_LOAD, ModelName(resolve_model(model)))
+        if args.json:
+            context.out.write(to_json(status))
+        else:
+            pool = status.pages * status.page_tokens
+            print(
+                f"{status.entry.name}: loaded in {status.load_seconds:.2f} s,",
+                f"context {status.context}, KV pool {pool} tokens ({size(pool * status.kv_bytes_per_token)})",
+                file=context.out,
+                flush=True,
+            )
+    return 0
+
+
+def _unload(context: Context, args: Args) -> int:
+    for model in args.MODEL:
+        context.client.call(MODEL_UNLOAD, ModelName(resolve_model(model)))
+    return 0
+
+
+def _kernels(context: Context, args: Args) -> int:
+    kernels: Sequence[KernelInfo] = context.client.call(KERNEL_LIST, Nothing())
+    if args.json:
+        context.out.write(to_json(kernels))
+        return 0
+    columns = (Column("KERNEL"), Column("STATUS"), Column("FORMATS"), Column("SUMMARY", flexible=True))
+    rows = [
+        [
+            kernel.name,
+            "ready" if kernel.available else f"missing: {kernel.missing}",
+            " ".join(kernel.formats),
+            kernel.summary,
+        ]
+        for kernel in kernels
+    ]
+    context.out.write(render(columns, rows, style_of(context)))
+    return 0
+
+
+def _tokenize(context: Context, args: Args) -> int:
+    prompt = gather(context, args.model, args.TEXT)
+    tokens: TokenList = context.client.call(MODEL_TOKENIZE, Tokenize(prompt.text, prompt.model))
+    if args.json:
+        context.out.write(to_json({"count": len(tokens.tokens), "tokens": tokens.tokens}))
+    elif args.ids:
+        print(*tokens.tokens, file=context.out)
+    else:
+        print(len(tokens.tokens), file=context.out)
+    return 0
+
+
+_MODELS = (Operand("MODEL", "names of `models`, or weights files", "model", many=True),)
+
+COMMANDS = (
+    Command(
+        "models",
+        "list models",
+        _models,
+        family="models",
+        options=(Option(("-l", "--loaded"), "only those in memory"), _JSON),
+        description="The default model has a star. Models are described in models.toml; any weights file works too.",
+    ),
+    Command(
+        "load",
+        "load models and wait until they are ready",
+        _load,
+        family="models",
+        options=(_JSON,),
+        operands=_MODELS,
+        description="Nothing needs this: a model is loaded when it is first used.",
+    ),
+    Command(
+        "unload",
+        "take models out of memory",
+        _unload,
+        family="models",
+        operands=_MODELS,
+        description="Their processes are kept, and load the model again when they have to run.",
+    ),
+    Command("kernels", "list the kernels that can run models", _kernels, family="models", options=(_JSON,)),
+    Command(
+        "tokenize",
+        "count the tokens of a text",
+        _tokenize,
+        family="models",
+        options=(MODEL_OPTION, Option(("-i", "--ids"), "print the tokens instead of their number"), _JSON),
+        operands=(Operand("TEXT", "a text; none: standard input", required=False, many=True),),
+        examples=(("tokenize < notes.txt", "would it fit?"),),
+    ),
+)

@@ -1,0 +1,172 @@
+"""`attach`, `log` and `fork`: what a process has said, and going on from there."""
+
+from __future__ import annotations
+
+from llmos_shell.abi.syscalls import PROC_FORK, PROC_INFO, PROC_TRANSCRIPT, Fork, Forked, Pid, Transcript
+from llmos_shell.abi.types import ExitInfo, ProcessInfo, State
+from llmos_shell.shell.command import Args, Command, Context, Operand, Option, UsageError
+from llmos_shell.shell.commands.chat import show_so_far
+from llmos_shell.shell.conversation import Conversation, Ended, converse, read_lines
+from llmos_shell.shell.streaming import describe_exit, follow_output
+from llmos_shell.shell.tables import style_of, to_json
+from llmos_shell.shell.targets import resolve, resolve_one
+from llmos_shell.shell.transcripts import output_length, render_transcript
+
+_PID = (Operand("PID", "a process, or a job such as %1", "pid"),)
+
+
+class _Watched(Exception):
+    """The user no longer wants to watch; the process goes on."""
+
+
+def _attach(context: Context, args: Args) -> int:
+    pid = resolve_one(context, args.PID)
+    process: ProcessInfo = context.client.call(PROC_INFO, Pid(pid))
+    if process.chat and process.exit is None:
+        return _join(context, process)
+    return _watch(context, pid, args.PID)
+
+
+def _join(context: Context, process: ProcessInfo) -> int:
+    """Takes part in a conversation; the end of input leaves it as it is."""
+    conversation = Conversation(context, process.pid)
+    if context.is_terminal():
+        conversation.note(f"process {process.pid}, {process.model}; Ctrl-D leaves it running, /bye ends it")
+    show_so_far(conversation)
+    try:
+        if process.state is not State.SLEEPING:
+            conversation.show()
+    except Ended as ended:
+        return _report(context, ended.exit)
+    ending = converse(conversation, read_lines(context))
+    return conversation.end() if ending.how == "end" else ending.status
+
+
+def _watch(context: Context, pid: int, target: int | str) -> int:
+    """Shows output so far and to come; Ctrl-C stops watching, and nothing else."""
+
+    def give_up(_count: int) -> None:
+        raise _Watched
+
+    transcript: Transcript = context.client.call(PROC_TRANSCRIPT, Pid(pid))
+    context.out.write(render_transcript(transcript.turns, style_of(context)))
+    context.out.flush()
+    try:
+        followed = follow_output(context, pid, offset=output_length(transcript), on_interrupt=give_up)
+    except _Watched:
+        print(f"\n[process {pid} goes on: `attach {pid}` comes back, `kill {pid}` ends it]", file=context.err)
+        return 130
+    _finish_line(context)
+    return _report(context, followed.exit)
+
+
+def _finish_line(context: Context) -> None:
+    if context.is_terminal():
+        context.out.write("\n")
+    context.out.flush()
+
+
+def _report(context: Context, exit: ExitInfo | None) -> int:
+    if exit is None:
+        return 0
+    why = describe_exit(exit)
+    if why:
+        print(f"[process {exit.pid}: {why}]", file=context.err, flush=True)
+    return exit.code
+
+
+def _log(context: Context, args: Args) -> int:
+    for target in args.PID:
+        for pid in resolve(context, target):
+            transcript: Transcript = context.client.call(PROC_TRANSCRIPT, Pid(pid))
+            if args.json:
+                context.out.write(to_json(transcript))
+                continue
+            turns = transcript.turns[-args.turns :] if args.turns else transcript.turns
+            text = render_transcript(turns, style_of(context))
+            context.out.write(text)
+            if args.follow:
+                context.out.flush()
+                return _follow(context, pid, output_length(transcript))
+            if text and not text.endswith("\n") and (context.is_terminal() or len(args.PID) > 1):
+                context.out.write("\n")
+    return 0
+
+
+def _follow(context: Context, pid: int, offset: int) -> int:
+    def give_up(_count: int) -> None:
+        raise _Watched
+
+    try:
+        follow_output(context, pid, offset=offset, on_interrupt=give_up)
+    except _Watched:
+        return 130
+    _finish_line(context)
+    return 0
+
+
+def _fork(context: Context, args: Args) -> int:
+    if args.count < 1:
+        raise UsageError(f"-n {args.count}: must be at least 1")
+    nice = context.nice if args.nice is None and context.nice else args.nice
+    request = Fork(
+        resolve_one(context, args.PID),
+        count=args.count,
+        nice=nice,
+        detached=args.detach or context.detached,
+        keep_seed=args.keep_seed,
+    )
+    forked: Forked = context.client.call(PROC_FORK, request)
+    if args.json:
+        context.out.write(to_json(forked.pids))
+    else:
+        context.out.writelines(f"{pid}\n" for pid in forked.pids)
+    return 0
+
+
+COMMANDS = (
+    Command(
+        "attach",
+        "come back to a process from this terminal",
+        _attach,
+        family="processes",
+        operands=_PID,
+        description=(
+            "Shows what was said so far. A conversation goes on, and Ctrl-D leaves it as it is; of any other process "
+            "the output is shown to its end, and Ctrl-C stops watching it. The exit status is the process's."
+        ),
+        examples=(("attach 12", "from any terminal of yours"),),
+    ),
+    Command(
+        "log",
+        "show what processes were asked and said, also ended ones",
+        _log,
+        family="processes",
+        options=(
+            Option(("-f", "--follow"), "go on with what is still to come"),
+            Option(("-n", "--turns"), "only the newest N turns", "N", "count"),
+            Option(("--json",), "as JSON, with tokens and reasons"),
+        ),
+        operands=(Operand("PID", "processes, or jobs such as %1", "pid", many=True),),
+        examples=(("log 12 > talk.txt", "keep a transcript"), ("log -f 12", "watch it write")),
+    ),
+    Command(
+        "fork",
+        "copy a process with all it has in mind",
+        _fork,
+        family="processes",
+        options=(
+            Option(("-n", "--count"), "make N copies", "N", "int", 1),
+            Option(("-d", "--detach"), "the copies outlive this session"),
+            Option(("--nice",), "their nice value", "N", "int"),
+            Option(("--keep-seed",), "the copies draw the same random numbers"),
+            Option(("--json",), "as JSON"),
+        ),
+        operands=_PID,
+        description=(
+            "Prints the PIDs of the copies. They share the memory of what was said so far. A copy of a generation goes "
+            "on generating, a copy of a conversation sleeps until it is spoken to; ended processes can be copied too."
+        ),
+        examples=(("fork -n 3 12", "three ways on from process 12"),),
+    ),
+)

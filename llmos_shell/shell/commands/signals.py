@@ -1,0 +1,194 @@
+"""`kill`, `stop`, `cont`, `renice` and `ulimit`: acting on processes that run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from llmos_shell.abi.errors import LlmosError
+from llmos_shell.abi.syscalls import PROC_INFO, PROC_KILL, PROC_LIMITS, PROC_NICE, Kill, Nice, Pid, SetLimits
+from llmos_shell.abi.types import Limits, ProcessInfo, Signal
+from llmos_shell.shell.arguments import SIGNAL_NUMBERS, parse_duration
+from llmos_shell.shell.command import Args, Command, Context, Operand, Option, UsageError
+from llmos_shell.shell.limits import set_shell_limits, shell_limits
+from llmos_shell.shell.tables import to_json
+from llmos_shell.shell.targets import resolve
+
+_PIDS = (Operand("PID", "processes, or jobs such as %1", "pid", many=True),)
+_TREE = Option(("-t", "--tree"), "also all its descendants")
+
+
+def for_each(context: Context, command: str, targets: Sequence[int | str], act: Callable[[int], None]) -> int:
+    """Acts on every target; a failure is reported and the rest still done. Status 1 if any failed."""
+    status = 0
+    for target in targets:
+        try:
+            for pid in resolve(context, target):
+                act(pid)
+        except LlmosError as error:
+            status = context.error(command, error)
+    return status
+
+
+def _send(context: Context, command: str, targets: Sequence[int | str], signal: Signal, tree: bool) -> int:
+    return for_each(context, command, targets, lambda pid: context.client.call(PROC_KILL, Kill(pid, signal, tree)))
+
+
+def _rewrite_kill(words: Sequence[str]) -> list[str]:
+    """`-9`, `-KILL` and `-SIGKILL` as `-s …`."""
+    rewritten: list[str] = []
+    for index, word in enumerate(words):
+        if word == "--":
+            return rewritten + list(words[index:])
+        name = word[1:]
+        named = word[:1] == "-" and (name.isdigit() or (len(name) > 1 and name.isalpha() and name.isupper()))
+        rewritten += ["-s", name] if named else [word]
+    return rewritten
+
+
+def _kill(context: Context, args: Args) -> int:
+    if args.list:
+        context.out.writelines(f"{number:2d} {signal}\n" for number, signal in SIGNAL_NUMBERS.items())
+        return 0
+    if not args.PID:
+        raise UsageError("PID is missing: usage: kill [-s SIGNAL] PID…")
+    return _send(context, "kill", args.PID, args.signal, args.tree)
+
+
+def _stop(context: Context, args: Args) -> int:
+    return _send(context, "stop", args.PID, Signal.STOP, args.tree)
+
+
+def _cont(context: Context, args: Args) -> int:
+    return _send(context, "cont", args.PID, Signal.CONT, args.tree)
+
+
+def _rewrite_renice(words: Sequence[str]) -> list[str]:
+    """`renice -n 5 -p 12`, as elsewhere, is `renice 5 12`."""
+    return [word for word in words if word not in ("-n", "-p", "--priority", "--pid")]
+
+
+def _renice(context: Context, args: Args) -> int:
+    if not -20 <= args.N <= 19:
+        raise UsageError(f"N: {args.N} is not from -20 (most urgent) to 19: usage: renice N PID…")
+    return for_each(context, "renice", args.PID, lambda pid: context.client.call(PROC_NICE, Nice(pid, args.N)))
+
+
+def _ulimit(context: Context, args: Args) -> int:
+    changes = _changes(args)
+    if not args.PID:
+        limits = msgspec.structs.replace(shell_limits(context.shell), **changes)
+        if changes:
+            set_shell_limits(context.shell, limits)
+        else:
+            _show(context, "new processes", limits, args.json)
+        return 0
+    return for_each(context, "ulimit", args.PID, lambda pid: _limit(context, pid, changes, args.json))
+
+
+def _limit(context: Context, pid: int, changes: dict[str, Any], as_json: bool) -> None:
+    process: ProcessInfo = context.client.call(PROC_INFO, Pid(pid))
+    if changes:
+        limits = msgspec.structs.replace(process.limits, **changes)
+        context.client.call(PROC_LIMITS, SetLimits(pid, limits))
+    else:
+        _show(context, f"process {pid}", process.limits, as_json)
+
+
+def _changes(args: Args) -> dict[str, Any]:
+    """The fields of `Limits` that the options set; `unlimited` takes a limit away."""
+    readers: tuple[tuple[str, str, Callable[[str], Any]], ...] = (
+        ("tokens", "tokens", int),
+        ("time", "seconds", parse_duration),
+        ("context", "kv_tokens", int),
+    )
+    changes: dict[str, Any] = {}
+    for option, field, read in readers:
+        text = args[option]
+        if text is not None:
+            try:
+                changes[field] = None if text == "unlimited" else read(text)
+            except ValueError:
+                changes[field] = -1
+            if changes[field] is not None and changes[field] <= 0:
+                raise UsageError(f"--{option}: `{text}` is not a limit: give a number above 0, or `unlimited`")
+    return changes
+
+
+def _show(context: Context, whose: str, limits: Limits, as_json: bool) -> None:
+    if as_json:
+        context.out.write(to_json(msgspec.structs.asdict(limits)))
+        return
+    context.out.write(f"limits of {whose}\n")
+    rows = (
+        ("tokens generated  (-n)", limits.tokens),
+        ("seconds of time   (-t)", limits.seconds),
+        ("tokens of context (-k)", limits.kv_tokens),
+    )
+    for name, value in rows:
+        context.out.write(f"  {name}  {'unlimited' if value is None else f'{value:g}'}\n")
+
+
+COMMANDS = (
+    Command(
+        "kill",
+        "end a process, or send it another signal",
+        _kill,
+        family="processes",
+        options=(
+            Option(("-s", "--signal"), "its name or number; also as -SIGNAL", "SIGNAL", "signal", Signal.TERM),
+            _TREE,
+            Option(("-l", "--list"), "list the signals"),
+        ),
+        operands=(Operand("PID", "processes, or jobs such as %1", "pid", required=False, many=True),),
+        rewrite=_rewrite_kill,
+        description=(
+            "TERM lets the process finish its step and end (exit status 143), KILL ends it at once (137), INT is what "
+            "Ctrl-C sends: a generation ends and keeps its text, a conversation only ends its turn. STOP pauses, CONT "
+            "continues."
+        ),
+        examples=(("kill 12", "ask process 12 to end"), ("kill -9 %1", "end job 1 whatever it does")),
+    ),
+    Command(
+        "stop",
+        "pause processes; they keep their memory until it is needed",
+        _stop,
+        family="processes",
+        options=(_TREE,),
+        operands=_PIDS,
+        examples=(("stop 12", "until `cont 12`"),),
+    ),
+    Command(
+        "cont", "continue processes that were stopped", _cont, family="processes", options=(_TREE,), operands=_PIDS
+    ),
+    Command(
+        "renice",
+        "change how urgent processes are",
+        _renice,
+        family="processes",
+        operands=(
+            Operand("N", "the nice value: -20 (most urgent) to 19 (least)", "int"),
+            *_PIDS,
+        ),
+        rewrite=_rewrite_renice,
+        description="Each step is worth about a quarter more or less device time; 0 is what processes start with.",
+        examples=(("renice 10 12", "let others go first"), ("renice -5 12", "let it go first")),
+    ),
+    Command(
+        "ulimit",
+        "show or set limits",
+        _ulimit,
+        family="processes",
+        options=(
+            Option(("-n", "--tokens"), "tokens generated over its whole life", "N"),
+            Option(("-t", "--time"), "time since its start, e.g. 90 or 5m", "TIME"),
+            Option(("-k", "--context"), "tokens in its context", "N"),
+            Option(("--json",), "as JSON"),
+        ),
+        operands=(Operand("PID", "processes; none: what this shell starts from now on", "pid", False, True),),
+        description="A process that reaches a limit ends with exit status 124. `unlimited` takes a limit away.",
+        examples=(("ulimit -t 60 30", "process 30 may take a minute"), ("ulimit -n 500", "a default for this shell")),
+    ),
+)

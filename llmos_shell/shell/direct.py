@@ -1,0 +1,73 @@
+"""The shell that stands behind `llmos COMMAND …`: one command, no language, as few imports as possible."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from llmos_shell.abi.errors import Code, LlmosError
+from llmos_shell.shell import commands
+
+if TYPE_CHECKING:
+    from llmos_shell.ipc.client import Client
+    from llmos_shell.ipc.session import Session
+    from llmos_shell.shell.command import Context
+
+
+class DirectShell:
+    """Runs built-in commands given as words; variables are those of the environment."""
+
+    interactive = False
+    last_status = 0
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._session: Session | None = None
+        self._variables: dict[str, str] = {}
+
+    def client(self) -> Client:
+        """The connection to the daemon, made on first use and made again when it was lost."""
+        if self._session is None:
+            from llmos_shell.ipc.session import Session
+
+            self._session = Session(self._name)
+        return self._session.client()
+
+    def own(self, pid: int) -> None:
+        """Remembers a process to take back after a reconnect."""
+        if self._session is not None:
+            self._session.own(pid)
+
+    def get(self, name: str) -> str | None:
+        """A variable's value."""
+        return self._variables.get(name, os.environ.get(name))
+
+    def set(self, name: str, value: str) -> None:
+        """Sets a variable, for this command only."""
+        self._variables[name] = value
+
+    def run_words(self, words: Sequence[str], context: Context) -> int:
+        """Runs a built-in command in the given context."""
+        command = commands.find(words[0])
+        if command is None:
+            return context.error(words[0], unknown_command(words[0])) + 126
+        return commands.invoke(command, words[1:], context)
+
+    def jobs(self) -> Any:
+        """There is no job table outside a shell."""
+        raise LlmosError(Code.ENOENT, "there are no jobs here", hint="use PIDs; jobs belong to a running `llmos` shell")
+
+    def close(self) -> None:
+        """Ends the session, if it ever began."""
+        if self._session is not None:
+            self._session.close()
+
+
+def unknown_command(word: str) -> LlmosError:
+    """Says that there is no such command, with the likeliest that was meant."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(word, commands.names(), 1)
+    hint = f"did you mean `{close[0]}`?" if close else "`llmos help` lists the commands"
+    return LlmosError(Code.ENOENT, "no such command or file", hint=hint)

@@ -1,0 +1,38 @@
+"""Transcripts as text, for `log`, `attach` and `/save`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llmos_shell.shell.tables import Style
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from llmos_shell.abi.syscalls import Transcript
+    from llmos_shell.abi.types import Turn
+
+GENERATED = ("assistant", "completion")
+"""Roles of turns whose text is the process's output."""
+
+_LABELS = {"system": "system", "user": "you", "assistant": "model"}
+_COLOURS = {"system": "dim", "user": "cyan", "assistant": "green"}
+
+
+def output_length(transcript: Transcript) -> int:
+    """How many characters of the process's output the transcript shows: where to follow on."""
+    return sum(len(turn.text) for turn in transcript.turns if turn.role in GENERATED)
+
+
+def render_transcript(turns: Sequence[Turn], style: Style = Style()) -> str:  # noqa: B008 - immutable
+    """Raw text as it is; messages with who said them, a blank line between."""
+    text = ""
+    for turn in turns:
+        label = _LABELS.get(turn.role)
+        if label is None:
+            text += turn.text
+            continue
+        if text:
+            text = text.rstrip("\n") + "\n\n"
+        text += style.paint(f"{label}: ", _COLOURS[turn.role]) + turn.text
+    return text

@@ -1,0 +1,300 @@
+"""A real engine with scripted logits: no weights, no dependencies, everything deterministic.
+
+The vocabulary is the 256 bytes, BOS (256) and the end of a turn (257, written `<|end|>` in special text). A slot's KV
+is one cell per token, holding the token and a hash of all tokens up to it; the next token's logits are a function of
+the last cell. So a wrong copy, truncation or restore shows in the text. Without further options a sequence babbles
+printable text for ever. Messages are rendered `<user>text<|end|>…<assistant>`.
+
+`Load.path` may be any existing file, or begin with `scripted:`. `Load.options` (all optional; they win over the fields
+of `Load` of the same name):
+
+    pages           pages in the pool (64)
+    page_tokens     tokens per page (16)
+    slots           sequences open at once (8)
+    context         longest sequence, in tokens (what the pool, or in the split layout a slot, can hold)
+    layout          `shared` (copies share cells; default) or `split`
+    max_batch       most tokens per step (512)
+    reply           this text, then the end of the turn, is what follows the last `>` of the context
+    end_after       n ≥ 1: the turn ends after n tokens since the last `>` of the context (since BOS where there is
+                    none); p < 1: it ends after a token with probability p (a function of the context)
+    step_seconds    every step takes at least so long
+    token_seconds   … and so much longer per token computed
+    crash_at_token  the process exits with status 70 as soon as a slot would hold so many tokens
+    hang_at_token   the step never returns as soon as a slot would hold so many tokens
+    marker          file that is created by the first crash or hang; while it exists there is no other
+    fail_load       loading fails with this message (ENOEXEC)
+    hang_load       true: loading never returns
+    load_seconds    loading takes so long
+    counter         file to which every step appends one line per row, see `computed`
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any, Literal, NamedTuple, TextIO
+
+import numpy as np
+import numpy.typing as npt
+
+from llmos_shell.abi.engine import Chunk, Constraint, Usage
+from llmos_shell.abi.errors import Code, LlmosError
+from llmos_shell.abi.types import Message
+from llmos_shell.abi.worker import Load, ModelInfo
+
+BOS, END, VOCABULARY = 256, 257, 258
+END_TEXT = "<|end|>"
+KV_BYTES_PER_TOKEN = 16
+
+_LETTERS = np.frombuffer(b"eeeetttaaaooiinnsshhrrdlucmwfgypbvk", dtype=np.uint8).astype(np.intp)
+_MASK = (1 << 64) - 1
+_FACTORS = (np.arange(VOCABULARY, dtype=np.uint64) * np.uint64(2) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+_CELL = np.dtype([("token", "<u8"), ("digest", "<u8")])
+
+
+class Computed(NamedTuple):
+    """One row of one step, as written to the `counter` file."""
+
+    position: int  # of the first token computed
+    tokens: int
+    digest: int  # of all tokens up to the last one computed: equal digests, equal contexts
+
+
+class Cell(NamedTuple):
+    """KV of one token."""
+
+    token: int
+    digest: int
+
+
+def computed(counter: str) -> list[Computed]:
+    """Every row computed by all engines that wrote to this file, in order."""
+    try:
+        with open(counter, encoding="ascii") as file:
+            return [Computed(*map(int, line.split())) for line in file]
+    except FileNotFoundError:
+        return []
+
+
+def load(spec: Load) -> ScriptedEngine:
+    """Loads the engine, as any kernel's `LoadEngine`."""
+    options = spec.options
+    if options.get("hang_load"):
+        _hang()
+    time.sleep(float(options.get("load_seconds", 0)))
+    if "fail_load" in options:
+        raise LlmosError(Code.ENOEXEC, str(options["fail_load"]))
+    if not spec.path.startswith("scripted:") and not os.path.exists(spec.path):
+        raise LlmosError(Code.ENOEXEC, f"cannot load {spec.path}: no such file")
+    return ScriptedEngine(spec)
+
+
+class ScriptedEngine:
+    """Implements `abi.engine.Engine`."""
+
+    def __init__(self, spec: Load) -> None:
+        self._options = options = spec.options
+        self.info = _info(spec)
+        self._split = self.info.layout == "split"
+        self._capacity = self.info.pages * self.info.page_tokens
+        self._slots: list[list[Cell]] = [[] for _ in range(self.info.slots)]
+        self._cells: list[list[int]] = [[] for _ in range(self.info.slots)]  # numbers of the cells, shared or not
+        self._users: dict[int, int] = {}  # cell number → slots that use it
+        self._next_cell = 0
+        self._counter = _open_counter(options.get("counter"))
+        self.is_end = END.__eq__
+
+    def tokenize(self, text: str, special: bool) -> list[int]:
+        """Bytes; with `special` after BOS, and with `<|end|>` recognised."""
+        if not special:
+            return list(text.encode())
+        parts = (part.encode() for part in text.split(END_TEXT))
+        return [BOS, *chain(next(parts), *((END, *part) for part in parts))]
+
+    def piece(self, token: int) -> bytes:
+        """The byte itself."""
+        return bytes((token,)) if token < BOS else b""
+
+    def render(self, messages: Sequence[Message], generate: bool) -> str:
+        """`<role>text<|end|>` for every message."""
+        text = "".join(f"<{message.role}>{message.content}{END_TEXT}" for message in messages)
+        return text + "<assistant>" if generate else text
+
+    def step(self, chunks: Sequence[Chunk]) -> npt.NDArray[np.float32]:
+        """Appends the tokens to the slots."""
+        count = sum(len(chunk.tokens) for chunk in chunks)
+        if count > self.info.max_batch:
+            raise LlmosError(Code.EIO, f"a batch of {count} tokens exceeds {self.info.max_batch}")
+        for chunk in chunks:
+            if chunk.position != len(self._slots[chunk.slot]):
+                raise LlmosError(Code.EIO, f"slot {chunk.slot} does not end at {chunk.position}")
+        self._check_room(chunks, count)
+        self._misbehave(chunks)
+        time.sleep(float(self._options.get("step_seconds", 0)) + float(self._options.get("token_seconds", 0)) * count)
+        for chunk in chunks:
+            self._extend(chunk.slot, chunk.tokens)
+        if self._counter is not None:
+            for chunk in chunks:
+                digest = self._slots[chunk.slot][-1].digest
+                self._counter.write(f"{chunk.position} {len(chunk.tokens)} {digest}\n")
+            self._counter.flush()
+        wanted = [self._logits(self._slots[chunk.slot]) for chunk in chunks if chunk.logits]
+        return np.stack(wanted) if wanted else np.empty((0, VOCABULARY), dtype=np.float32)
+
+    def copy(self, source: int, target: int, tokens: int) -> None:
+        """Shares cells in the shared layout, else takes new ones."""
+        self._check_empty(target)
+        self._slots[target] = self._slots[source][:tokens]
+        self._cells[target] = [] if self._split else self._cells[source][:tokens]
+        if self._split:
+            self._take(target, tokens)
+        else:
+            for cell in self._cells[target]:
+                self._users[cell] += 1
+
+    def truncate(self, slot: int, tokens: int) -> None:
+        """Drops cells from the end."""
+        for cell in self._cells[slot][tokens:]:
+            self._users[cell] -= 1
+            if not self._users[cell]:
+                del self._users[cell]
+        del self._cells[slot][tokens:], self._slots[slot][tokens:]
+
+    def export(self, slot: int) -> bytes:
+        """The cells as they are."""
+        return np.array(self._slots[slot], dtype=_CELL).tobytes()
+
+    def restore(self, slot: int, blob: bytes | memoryview, tokens: int) -> None:
+        """Takes the cells as they are: damage that nobody noticed changes the text."""
+        self._check_empty(slot)
+        if len(blob) != tokens * _CELL.itemsize:
+            raise LlmosError(Code.EIO, f"{len(blob)} bytes are not the KV of {tokens} tokens")
+        self._check_room([Chunk(slot, 0, range(tokens), False)], tokens)
+        self._slots[slot] = [Cell(*cell) for cell in np.frombuffer(blob, dtype=_CELL).tolist()]
+        self._take(slot, tokens)
+
+    def free(self, slot: int) -> None:
+        """Empties a slot."""
+        self.truncate(slot, 0)
+
+    def constraint(self, kind: Literal["gbnf", "json-schema"], text: str) -> Constraint:
+        """There are none."""
+        raise LlmosError(Code.ENOSYS, "the scripted engine cannot follow a grammar")
+
+    def set_threads(self, threads: int) -> None:
+        """Has no effect."""
+
+    def usage(self) -> Usage:
+        """Cells in use; shared ones count once."""
+        return Usage(len(self._users), self._capacity)
+
+    def close(self) -> None:
+        """Closes the counter file."""
+        if self._counter is not None:
+            self._counter.close()
+
+    def _check_empty(self, slot: int) -> None:
+        if self._slots[slot]:
+            raise LlmosError(Code.EIO, f"slot {slot} is not empty")
+
+    def _check_room(self, chunks: Sequence[Chunk], count: int) -> None:
+        if len(self._users) + count > self._capacity:
+            raise LlmosError(Code.ENOMEM, f"the pool holds {self._capacity} tokens, {len(self._users)} are in use")
+        if self._split:
+            each = self._capacity // self.info.slots
+            if any(len(self._slots[chunk.slot]) + len(chunk.tokens) > each for chunk in chunks):
+                raise LlmosError(Code.ENOMEM, f"a slot holds {each} tokens")
+
+    def _extend(self, slot: int, tokens: Sequence[int]) -> None:
+        cells = self._slots[slot]
+        digest = cells[-1].digest if cells else 0
+        for token in tokens:
+            digest = _mix(digest ^ (token + 1))
+            cells.append(Cell(token, digest))
+        self._take(slot, len(tokens))
+
+    def _take(self, slot: int, count: int) -> None:
+        numbers = range(self._next_cell, self._next_cell + count)
+        self._next_cell += count
+        self._cells[slot].extend(numbers)
+        self._users.update(dict.fromkeys(numbers, 1))
+
+    def _logits(self, cells: list[Cell]) -> npt.NDArray[np.float32]:
+        digest = cells[-1].digest
+        noise = (_FACTORS * np.uint64(digest)) >> np.uint64(40)
+        logits = np.full(VOCABULARY, -40.0, dtype=np.float32)
+        logits[_LETTERS] = noise[_LETTERS].astype(np.float32) * np.float32(6 / (1 << 24))
+        if cells[-1].token != 32:
+            logits[32] = np.float32(noise[32]) * np.float32(7 / (1 << 24))
+        forced = self._forced(cells)
+        if forced is not None:
+            logits[forced] = 40.0
+        return logits
+
+    def _forced(self, cells: list[Cell]) -> int | None:
+        """The token that must come next, if the options say so."""
+        reply, end = self._options.get("reply"), self._options.get("end_after")
+        if reply is None and end is None:
+            return None
+        if reply is None and isinstance(end, float) and end < 1:
+            return END if (cells[-1].digest >> 11) * 2.0**-53 < end else None
+        since = next((n for n, cell in enumerate(reversed(cells)) if cell.token == 62), len(cells) - 1)
+        if reply is None:
+            return END if since >= int(end or 0) else None
+        data = str(reply).encode()
+        return data[since] if since < len(data) else END
+
+    def _misbehave(self, chunks: Sequence[Chunk]) -> None:
+        most = max((chunk.position + len(chunk.tokens) for chunk in chunks), default=0)
+        for option in ("crash_at_token", "hang_at_token"):
+            at, marker = self._options.get(option), self._options.get("marker")
+            if at is None or most < at or (marker and os.path.exists(marker)):
+                continue
+            if marker:
+                open(marker, "w").close()
+            if option == "crash_at_token":
+                os._exit(70)
+            _hang()
+
+
+def _open_counter(path: str | None) -> TextIO | None:
+    return open(path, "a", encoding="ascii") if path else None
+
+
+def _hang() -> None:
+    while True:
+        time.sleep(3600)
+
+
+def _info(spec: Load) -> ModelInfo:
+    options = spec.options
+    page_tokens = int(options.get("page_tokens", 16))
+    pages = int(options.get("pages", 64 if spec.pool_tokens is None else spec.pool_tokens // page_tokens))
+    slots = int(options.get("slots", spec.slots or 8))
+    layout: Any = options.get("layout", "shared" if spec.layout == "auto" else spec.layout)
+    longest = pages * page_tokens // (slots if layout == "split" else 1)
+    context = min(longest, int(options.get("context", spec.context or longest)))
+    return ModelInfo(
+        fingerprint=f"scripted:{options.get('reply')}:{options.get('end_after')}",
+        context=context,
+        trained_context=longest,
+        vocabulary=VOCABULARY,
+        page_tokens=page_tokens,
+        pages=pages,
+        slots=slots,
+        layout=layout,
+        kv_bytes_per_token=KV_BYTES_PER_TOKEN,
+        max_batch=int(options.get("max_batch", 512)),
+        threads=1,
+        has_chat_template=True,
+        description="scripted engine for tests",
+    )
+
+
+def _mix(value: int) -> int:
+    value = (value + 0x9E3779B97F4A7C15) & _MASK
+    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK
+    return value ^ (value >> 31)

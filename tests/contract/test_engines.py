@@ -1,0 +1,38 @@
+"""Every engine passes the conformance suite, in every layout and with every KV type."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from llmos_kernel_llamacpp.engine import load as load_llama
+
+from llmos_shell.abi import PROTOCOL
+from llmos_shell.abi.engine import Engine
+from llmos_shell.abi.worker import Load
+from llmos_shell.engine.conformance import EngineConformance
+from llmos_shell.testing.scripted import load as load_scripted
+
+
+@pytest.mark.parametrize("layout", ["shared", "split"])
+class TestScripted(EngineConformance):
+    tolerance = 0.0
+
+    @pytest.fixture(autouse=True)
+    def _configure(self, layout: str) -> None:
+        self.layout: Any = layout
+
+    def load(self, **spec: Any) -> Engine:
+        return load_scripted(Load(PROTOCOL, "scripted:", layout=self.layout, slots=5, pool_tokens=960, **spec))
+
+
+@pytest.mark.parametrize("kv_type", ["f16", "q8_0", "q4_0"])
+@pytest.mark.parametrize("layout", ["shared", "split"])
+class TestLlama(EngineConformance):
+    @pytest.fixture(autouse=True)
+    def _configure(self, layout: str, kv_type: str, tiny_model: str) -> None:
+        self.spec: dict[str, Any] = {"path": tiny_model, "layout": layout, "kv_type": kv_type}
+        self.tolerance = {"f16": 1e-2, "q8_0": 0.1, "q4_0": 0.5}[kv_type]
+
+    def load(self, **spec: Any) -> Engine:
+        return load_llama(Load(PROTOCOL, slots=5, pool_tokens=1280, threads=1, **self.spec, **spec))

@@ -1,0 +1,97 @@
+"""Real weights say what their author published, however they are scheduled. Skipped where the weights are absent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from llmos_kernel_llamacpp.engine import LlamaEngine, load
+
+from llmos_shell.abi import PROTOCOL
+from llmos_shell.abi import worker as abi
+from llmos_shell.abi.types import Sampling
+from llmos_shell.engine.loop import Loop
+
+PROMPT = "Once upon a time"
+TOKENS = 252
+
+
+@pytest.fixture(params=["split", "shared"])
+def engine(request: pytest.FixtureRequest, stories: Path) -> Iterator[LlamaEngine]:
+    layout: Any = request.param
+    pool = 32 * 512 if layout == "split" else 32 * 288
+    path = str(stories / "stories260K.gguf")
+    engine = load(abi.Load(PROTOCOL, path, layout=layout, slots=32, context=512, pool_tokens=pool))
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def expected(stories: Path) -> str:
+    return (stories / "stories260K.greedy.txt").read_text().removeprefix(PROMPT)
+
+
+class Teller:
+    """A loop whose output is collected."""
+
+    def __init__(self, engine: LlamaEngine) -> None:
+        self.prompt = tuple(engine.tokenize(PROMPT, True))
+        self.loop = Loop(engine)
+        self.text: dict[int, str] = {}
+        self.tokens: dict[int, list[int]] = {}
+
+    def open(self, seq: int, tokens: tuple[int, ...] = (), source: Any = None) -> list[Any]:
+        known = tokens or self.prompt
+        sampling = Sampling(temperature=0, max_tokens=TOKENS)
+        self.tokens[seq] = list(known)
+        return self.loop.handle(abi.Open(seq, known, len(self.prompt), sampling, source))
+
+    def grant(self, *seqs: int, limit: int = 512) -> None:
+        self.loop.handle(abi.Run(tuple(abi.Grant(seq, limit) for seq in seqs), 256))
+
+    def tell(self) -> None:
+        while self.loop.ready:
+            for message in self.loop.step():
+                assert isinstance(message, abi.Step), message
+                for row in message.rows:
+                    self.text[row.seq] = self.text.get(row.seq, "") + row.text
+                    self.tokens[row.seq].append(row.token)
+                for done in message.finished:
+                    self.text[done.seq] += done.text
+
+
+def test_greedy_text_is_the_published_one(engine: LlamaEngine, expected: str) -> None:
+    teller = Teller(engine)
+    teller.open(1)
+    teller.grant(1)
+    teller.tell()
+    assert teller.text[1] == expected
+
+
+def test_32_at_once_each_tell_the_same_story(engine: LlamaEngine, expected: str) -> None:
+    teller = Teller(engine)
+    for seq in range(32):
+        teller.open(seq)
+    teller.grant(*range(32))
+    teller.tell()
+    assert set(teller.text.values()) == {expected}
+
+
+def test_park_fork_and_crash_leave_no_trace(engine: LlamaEngine, expected: str, tmp_path: Path) -> None:
+    teller = Teller(engine)
+    teller.open(1)
+    teller.grant(1, limit=80)
+    teller.tell()
+    known, told = tuple(teller.tokens[1]), teller.text[1]
+    path = str(tmp_path / "1.kv")
+    (exported,) = teller.loop.handle(abi.Export(1, path))
+    assert exported == abi.Exported(1, path, 79, exported.bytes)
+    teller.open(2, known, abi.CopyOf(1, 79))
+    teller.loop.handle(abi.Free(1))
+    assert teller.open(3, known, abi.ImageFile(path)) == [abi.Opened(3, 79)]
+    assert teller.open(4, known) == [abi.Opened(4, 0)]
+    teller.grant(2, 3, 4)
+    teller.tell()
+    assert {told + teller.text[seq] for seq in (2, 3, 4)} == {expected}
