@@ -6,7 +6,6 @@ of processes. Survives its worker: after a crash everything is opened again on a
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 from msgspec import Struct

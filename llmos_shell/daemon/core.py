@@ -18,8 +18,8 @@ from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.types import Event, Kind
 from llmos_shell.daemon.events import EventLog
 from llmos_shell.daemon.journal import Journal
-from llmos_shell.daemon.park import ParkBudget, default_limit
 from llmos_shell.daemon.pager import remove_file
+from llmos_shell.daemon.park import ParkBudget, default_limit
 from llmos_shell.daemon.process import Figures, Process, decode_record, from_record
 from llmos_shell.daemon.records import Saved
 from llmos_shell.daemon.residency import Residency
@@ -53,6 +53,7 @@ class Core:
         self.residency = Residency(self)
         self.syscalls = SyscallTable(self)
         self.stopping = asyncio.Event()
+        self.closing = False  # nothing that ends now really ends: it comes back
         self.tokens_total = 0
         self._rate = (0.0, 0, 0.0)  # since when, tokens since, tokens per second before
         self._tasks: set[asyncio.Task[Any]] = set()

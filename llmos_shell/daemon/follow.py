@@ -33,6 +33,7 @@ class Follower:
         self._state: State | None = None
         self._prefill: tuple[int, int] | None = None
         self._waiting = False
+        self._said_turn = False
         self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def run(self) -> None:
@@ -76,6 +77,7 @@ class Follower:
         if marked:
             self._context.emit(Output(offset, turn=output.marks[self._mark]))
             self._mark += 1
+            self._said_turn = True
             return True
         state = process.state
         if state is not self._state and process.alive:
@@ -99,4 +101,6 @@ class Follower:
             self._context.emit(Output(self._offset, state=process.state, exit=process.exit))
             self._done.set_result(None)
         elif self._until_idle and process.phase is Phase.IDLE:
+            if not self._said_turn and process.output.marks:
+                self._context.emit(Output(self._offset, turn=process.output.marks[-1]))
             self._done.set_result(None)

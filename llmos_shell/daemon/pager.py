@@ -242,6 +242,7 @@ class Pager:
         if seq is not None and not process.leaving:
             if cache and self.info.can_fork and self.ledger.length(seq) >= self.info.page_tokens:
                 self.ledger.retire(seq)
+                self._conductor.send(abi.Truncate(seq, self.ledger.length(seq)))
             else:
                 self.ledger.release(seq)
                 self._conductor.send(abi.Free(seq))
@@ -313,7 +314,7 @@ class PoolRoom:
 
 def pages_held(ledger: Ledger, seqs: Collection[int]) -> int:
     """Pages that any of these sequences references."""
-    return len({page for seq in seqs for page in ledger.page_table(seq)})
+    return len({page for seq in seqs for page in ledger._sequences[seq].pages})
 
 
 def remove_file(path: str) -> None:

@@ -73,6 +73,12 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
 
+    def leave(self) -> None:
+        """The daemon stops: answers what can be answered, then closes."""
+        self._flush()
+        if self._transport is not None:
+            self._transport.close()
+
     # -- asyncio.Protocol ----------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -110,7 +116,7 @@ class Connection(asyncio.Protocol):
         for task in list(self.calls.values()):
             task.cancel()
         self._wake_drained()
-        if self.session is not None:
+        if self.session is not None and not self._core.closing:
             lifecycle.end_session(self._core, self.session, adopt=self.said_bye and not self.interactive)
         self._core.note_activity()
 

@@ -180,7 +180,7 @@ class EngineConformance:
             assert engine.usage().used_tokens == 0
 
     def test_export_and_restore(self) -> None:
-        """An image goes on where its slot was, in any slot, also in a fresh engine, also at once after other changes."""
+        """An image goes on where its slot was, in any slot, in a fresh engine too, and right after other changes."""
         with self._engine() as engine, self._engine() as other:
             if not engine.info.can_export:
                 return

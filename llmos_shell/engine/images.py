@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Sequence
 from typing import Final
 
-from msgspec import DecodeError, Struct, ValidationError, msgpack
+from msgspec import MsgspecError, Struct, msgpack
 
 from llmos_shell.abi.errors import Code, LlmosError
 
@@ -79,13 +79,13 @@ def read(path: str, fingerprint: str) -> Image:
         raise LlmosError(Code.ENOENT, f"no image at {path}") from None
     except OSError as error:
         raise LlmosError(Code.EIO, f"cannot read {path}: {error.strerror}") from error
+    if len(data) < _MIN_BYTES or bytes(data[: len(MAGIC)]) != MAGIC:
+        raise LlmosError(Code.EIO, f"{path} is not a KV image")
+    if zlib.crc32(data[: -_LENGTH.size]) != _LENGTH.unpack(data[-_LENGTH.size :])[0]:
+        raise LlmosError(Code.EIO, f"{path} is damaged: {len(data)} bytes with a wrong checksum")
     header, start = _parse(path, data)
-    if header.version != VERSION:
-        raise LlmosError(Code.EINVAL, f"{path} is an image of format {header.version}, not {VERSION}")
     if len(data) != start + header.blob_bytes + _LENGTH.size:
         raise LlmosError(Code.EIO, f"{path} is damaged: {len(data)} bytes, {header.blob_bytes} of KV expected")
-    if zlib.crc32(data[: -_LENGTH.size]) != _LENGTH.unpack(data[-_LENGTH.size :])[0]:
-        raise LlmosError(Code.EIO, f"{path} is damaged: wrong checksum")
     if header.fingerprint != fingerprint:
         raise LlmosError(Code.EINVAL, f"{path} was made by another model or kernel")
     return Image(header, data[start : -_LENGTH.size])
@@ -100,15 +100,16 @@ def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
 
 
 def _parse(path: str, data: memoryview) -> tuple[Header, int]:
-    """The header, and where the blob begins."""
-    if len(data) < _MIN_BYTES or bytes(data[: len(MAGIC)]) != MAGIC:
-        raise LlmosError(Code.EIO, f"{path} is not a KV image")
+    """The header, and where the blob begins, of a file whose checksum is right."""
     begin = len(MAGIC) + _LENGTH.size
     length = _LENGTH.unpack(data[len(MAGIC) : begin])[0]
     try:
-        return msgpack.decode(data[begin : begin + length], type=Header), begin + length
-    except (DecodeError, ValidationError) as error:
-        raise LlmosError(Code.EIO, f"{path} is damaged: unreadable header") from error
+        header = msgpack.decode(data[begin : begin + length], type=Header)
+    except MsgspecError as error:
+        raise LlmosError(Code.EINVAL, f"{path} has a header of another format") from error
+    if header.version != VERSION:
+        raise LlmosError(Code.EINVAL, f"{path} is an image of format {header.version}, not {VERSION}")
+    return header, begin + length
 
 
 def _write_all(descriptor: int, data: bytes | memoryview) -> None:

@@ -133,7 +133,7 @@ class Client:
         try:
             self._send(Call(call, syscall.name, msgspec.to_builtins(args)))
         except BaseException:
-            self._forget(call)
+            self._give_up(call)
             raise
         return call
 

@@ -68,7 +68,7 @@ def parse_duration(text: str) -> float:
         else:
             number += char
     total += float(number) if number else 0.0
-    if not text or total < 0 or total != total or total == float("inf"):
+    if not text or " " in text or total < 0 or total != total or total == float("inf"):
         raise ValueError(text)
     return total
 
@@ -181,7 +181,7 @@ def _take_short(command: Command, word: str, words: list[str], options: dict[str
 
 def _next(command: Command, option: Option, flag: str, words: list[str]) -> str:
     if not words:
-        raise UsageError(f"{flag} needs {_indefinite(option.value)}: usage: {usage(command)}")
+        raise UsageError(f"{flag} needs a value {option.value}: usage: {usage(command)}")
     return words.pop(0)
 
 
@@ -228,6 +228,3 @@ def _unknown(command: Command, flag: str, options: dict[str, Option]) -> UsageEr
     mend = f"did you mean {close[0]}?" if close else f"try `{command.name} --help`"
     return UsageError(f"unknown option {flag}: {mend}")
 
-
-def _indefinite(noun: str) -> str:
-    return f"{'an' if noun[:1] in 'AEIO' else 'a'} {noun}"

@@ -6,10 +6,11 @@ Kinds: n number, s quoted text, m model, f file or folder, j job, g signal.
 
 from __future__ import annotations
 
-HELP_TOPICS = (
-    "ps pstree top kill stop cont nice renice wait jobs fg bg attach log fork models load unload free dmesg time help "
-    "exit run chat ask nohup disown ulimit sched kernels status tokenize history ls cd cat pwd"
-).split()
+HELP_TOPICS = [
+    "ps", "pstree", "top", "kill", "stop", "cont", "nice", "renice", "wait", "jobs", "fg", "bg", "attach", "log",
+    "fork", "models", "load", "unload", "free", "dmesg", "time", "help", "exit", "run", "chat", "ask", "nohup",
+    "disown", "ulimit", "sched", "kernels", "status", "tokenize", "history", "ls", "cd", "cat", "pwd",
+]
 """Commands that have a help page."""
 
 SORT_KEYS = ("memory", "time", "nice", "tokens", "pid")

@@ -40,7 +40,7 @@ def _ask(context: Context, args: Args) -> int:
     pid = spawn(context, request).pid
     if args.output == "json":
         return _answer_json(context, pid)
-    return print_text(context, pid, command="ask")
+    return print_text(context, pid, command="ask", lines=True)
 
 
 def _answer_json(context: Context, pid: int) -> int:

@@ -77,8 +77,8 @@ def _name(prompt: Prompt) -> str:
     return f"run {text[:60]}…" if len(text) > 60 else f"run {text}"
 
 
-def print_text(context: Context, pid: int, echo: str = "", *, command: str = "run") -> int:
-    """Streams prompt and continuation exactly as they are; only a terminal gets a final line end."""
+def print_text(context: Context, pid: int, echo: str = "", *, command: str = "run", lines: bool = False) -> int:
+    """Streams prompt and continuation as they are; a terminal gets a final line end, with `lines` any output does."""
     context.out.write(echo)
     context.out.flush()
     last = echo[-1:]
@@ -89,7 +89,7 @@ def print_text(context: Context, pid: int, echo: str = "", *, command: str = "ru
         last = item.text[-1:] or last
 
     followed = follow_with_progress(context, pid, take)
-    if context.is_terminal() and last not in ("", "\n"):
+    if (lines or context.is_terminal()) and last not in ("", "\n"):
         context.out.write("\n")
     context.out.flush()
     return exit_status(context, followed, command)

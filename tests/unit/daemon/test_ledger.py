@@ -228,8 +228,8 @@ def test_a_pool_without_pages_is_refused() -> None:
             Ledger(pages, page_tokens, slots, split)
 
 
-PAGE = 3
-TOKENS = st.lists(st.integers(0, 1), max_size=16)
+PAGE, PAGES, SLOTS = 3, 20, 5
+TOKENS = st.one_of(st.integers(0, 16).map(lambda length: [0] * length), st.lists(st.integers(0, 1), max_size=16))
 SCOPES = st.sampled_from(["", "private"])
 
 
@@ -241,7 +241,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.ledger = Ledger(14, PAGE, 5, self.split, hasher=self.hasher)
+        self.ledger = Ledger(PAGES, PAGE, SLOTS, self.split, hasher=self.hasher)
         self.tokens: dict[int, list[int]] = {}
         self.scopes: dict[int, str] = {}
         self.retired: list[int] = []
@@ -266,8 +266,8 @@ class LedgerMachine(RuleBasedStateMachine):
                 best = max(best, common // PAGE * PAGE)
         return best
 
-    @rule(tokens=TOKENS, scope=SCOPES, prefix=st.booleans())
-    def open(self, tokens: list[int], scope: str, prefix: bool) -> None:
+    @rule(tokens=TOKENS, scope=SCOPES, prefix=st.booleans(), prefill=st.integers(0, 20))
+    def open(self, tokens: list[int], scope: str, prefix: bool, prefill: int) -> None:
         found = self.ledger.match(tokens, scope)
         if found:
             assert 0 < found.tokens < len(tokens)
@@ -277,17 +277,17 @@ class LedgerMachine(RuleBasedStateMachine):
         reached = found.tokens if found else 0
         assert reached == expected if self.hasher is page_hash else reached <= expected
         source, shared = (found.seq, found.tokens) if found and prefix else (None, 0)
-        self.attempt(tokens, source, shared, scope)
+        self.attempt(tokens, source, shared, scope, prefill)
 
     @precondition(lambda self: self.tokens)
-    @rule(data=st.data(), more=TOKENS)
-    def fork(self, data: st.DataObject, more: list[int]) -> None:
+    @rule(data=st.data(), drop=st.integers(0, 3), more=st.lists(st.integers(0, 1), max_size=3))
+    def fork(self, data: st.DataObject, drop: int, more: list[int]) -> None:
         source = self.pick(data)
         held = self.tokens[source]
-        shared = data.draw(st.integers(0, len(held)))
-        self.attempt(held[:shared] + more, source, shared, self.scopes[source])
+        shared = max(len(held) - drop, 0)
+        self.attempt(held[:shared] + more, source, shared, self.scopes[source], prefill=3)
 
-    def attempt(self, tokens: list[int], source: int | None, shared: int, scope: str) -> None:
+    def attempt(self, tokens: list[int], source: int | None, shared: int, scope: str, prefill: int) -> None:
         before = self.figures()
         try:
             self.ledger.open(self.next, tokens, source, shared, scope)
@@ -300,6 +300,9 @@ class LedgerMachine(RuleBasedStateMachine):
         if source in self.retired:
             self.retired.remove(source)
             self.retired.append(source)
+        new = tokens[shared : shared + prefill]
+        self.ledger.computed(self.next, new)
+        self.tokens[self.next] += new
         self.next += 1
 
     @precondition(lambda self: len(self.tokens) > len(self.retired))
@@ -325,7 +328,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def truncate(self, data: st.DataObject) -> None:
         seq = self.pick(data)
-        keep = data.draw(st.integers(0, len(self.tokens[seq])))
+        keep = max(len(self.tokens[seq]) - data.draw(st.integers(0, 5)), 0)
         self.ledger.truncate(seq, keep)
         del self.tokens[seq][keep:]
 
@@ -350,7 +353,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ledger.revive(seq)
         self.retired.remove(seq)
 
-    @rule(pages=st.integers(0, 14), slots=st.integers(0, 3))
+    @rule(pages=st.integers(0, PAGES), slots=st.integers(0, 3))
     def reclaim(self, pages: int, slots: int) -> None:
         order = list(self.retired)
         evicted = self.ledger.reclaim(pages, slots)
@@ -377,11 +380,11 @@ class LedgerMachine(RuleBasedStateMachine):
         live = [page for seq, table in tables.items() if seq not in self.retired for page in table]
         used = {page for table in tables.values() for page in table}
         assert all(len(set(table)) == len(table) for table in tables.values())
-        assert sorted(used | set(self.ledger._pages._free)) == list(range(14))
-        assert (self.ledger.used_pages, self.ledger.free_pages) == (len(used), 14 - len(used))
+        assert sorted(used | set(self.ledger._pages._free)) == list(range(PAGES))
+        assert (self.ledger.used_pages, self.ledger.free_pages) == (len(used), PAGES - len(used))
         assert self.ledger.cached_pages == len(used - set(live))
         assert self.ledger.shared_pages == len({page for page in live if live.count(page) > 1})
-        assert self.ledger.free_slots == 5 - len(self.tokens)
+        assert self.ledger.free_slots == SLOTS - len(self.tokens)
         for seq, table in tables.items():
             if seq not in self.retired:
                 shared = sum(live.count(page) > 1 for page in table)
@@ -416,7 +419,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         for seq in list(self.tokens):
             self.ledger.release(seq)
-        assert (self.ledger.free_pages, self.ledger.free_slots, len(self.ledger._index)) == (14, 5, 0)
+        assert (self.ledger.free_pages, self.ledger.free_slots, len(self.ledger._index)) == (PAGES, SLOTS, 0)
 
 
 class SplitMachine(LedgerMachine):

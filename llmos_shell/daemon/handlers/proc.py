@@ -1,0 +1,161 @@
+"""`proc.*`: processes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from llmos_shell.abi import syscalls as abi
+from llmos_shell.abi.errors import Code, LlmosError
+from llmos_shell.abi.types import ExitInfo, Kind, ProcessInfo
+from llmos_shell.daemon import lifecycle, signals
+from llmos_shell.daemon.follow import Follower
+from llmos_shell.daemon.handlers.start import check_limits, check_nice, fork, spawn, take_input
+from llmos_shell.daemon.process import Phase, Process, decode_record, from_record
+from llmos_shell.daemon.syscalls import Context, Handler
+
+
+async def list_(context: Context, args: abi.List) -> tuple[ProcessInfo, ...]:
+    """`ps`."""
+    core = context.core
+    ended: dict[int, ProcessInfo] = {}
+    if args.all:
+        for row in await core.read(lambda: core.journal.history(max(0, args.limit))):
+            process = core.table.find(row.pid) or revived_record(row.record)
+            ended[row.pid] = process.info(core.figures(process))
+    living: dict[int, ProcessInfo] = {}
+    for process in core.table:
+        if process.kind is Kind.SESSION and not args.sessions:
+            continue
+        if process.alive or not process.reaped or args.all:
+            living[process.pid] = process.info(core.figures(process))
+    return tuple(info for _, info in sorted({**ended, **living}.items()))
+
+
+async def info(context: Context, args: abi.Pid) -> ProcessInfo:
+    """One row of `ps`."""
+    process = await context.core.recall(args.pid)
+    return process.info(context.core.figures(process))
+
+
+async def kill(context: Context, args: abi.Kill) -> abi.Nothing:
+    """A signal."""
+    signals.send(context.core, args.pid, args.signal, tree=args.tree)
+    return abi.Nothing()
+
+
+async def nice(context: Context, args: abi.Nice) -> abi.Nothing:
+    """Priority."""
+    core = context.core
+    check_nice(args.nice)
+    process = _model_process(context, args.pid)
+    process.nice = args.nice
+    core.save(process)
+    conductor = core.residency.find(process.model)
+    if conductor is not None and process.pid in conductor.members:
+        conductor.renice(process)
+    return abi.Nothing()
+
+
+async def wait(context: Context, args: abi.Wait) -> ExitInfo | None:
+    """Waits; a session's own child is reaped."""
+    process = await context.core.recall(args.pid)
+    if process.kind is Kind.SESSION:
+        raise LlmosError(Code.ECHILD, f"{args.pid} is a session", hint="wait for one of its processes", pid=args.pid)
+
+    def over() -> bool:
+        return not process.alive or (args.until == "idle" and process.phase is Phase.IDLE)
+
+    try:
+        async with asyncio.timeout(args.timeout):
+            await until(process, over)
+    except TimeoutError:
+        text = f"process {args.pid} did not {'end' if args.until == 'exit' else 'fall asleep'} in {args.timeout:g} s"
+        raise LlmosError(Code.ETIMEDOUT, text, pid=args.pid) from None
+    if process.alive:
+        return None
+    if not process.reaped and context.caller.pid in (process.session, process.ppid):
+        lifecycle.reap(context.core, process)
+    return process.exit
+
+
+async def follow(context: Context, args: abi.Follow) -> None:
+    """Streams output."""
+    process = await context.core.recall(args.pid)
+    if process.kind is Kind.SESSION:
+        raise LlmosError(Code.EINVAL, f"{args.pid} is a session, which has no output", pid=args.pid)
+    await Follower(context, process, args).run()
+
+
+async def limits(context: Context, args: abi.SetLimits) -> abi.Nothing:
+    """`ulimit`."""
+    check_limits(args.limits)
+    lifecycle.set_limits(context.core, _model_process(context, args.pid), args.limits)
+    return abi.Nothing()
+
+
+async def detach(context: Context, args: abi.Pid) -> abi.Nothing:
+    """`disown`."""
+    lifecycle.detach(context.core, _model_process(context, args.pid))
+    return abi.Nothing()
+
+
+async def adopt(context: Context, args: abi.Adopt) -> abi.Nothing:
+    """Takes a process into the calling session."""
+    lifecycle.adopt(context.core, _model_process(context, args.pid), context.caller)
+    return abi.Nothing()
+
+
+async def transcript(context: Context, args: abi.Pid) -> abi.Transcript:
+    """What was asked and said."""
+    process = await context.core.recall(args.pid)
+    return abi.Transcript(process.pid, process.model, process.transcript(), process.sampling.seed or 0)
+
+
+# -- shared ------------------------------------------------------------------------------------------------------------
+
+
+async def until(process: Process, over: Callable[[], bool]) -> None:
+    """Waits until `over()`, looking whenever the process changed."""
+    if over():
+        return
+    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def look() -> None:
+        if over() and not done.done():
+            done.set_result(None)
+
+    process.watchers.add(look)
+    try:
+        await done
+    finally:
+        process.watchers.discard(look)
+
+
+def revived_record(record: bytes) -> Process:
+    """The process of a record, without its tokens."""
+    return from_record(decode_record(record), [], "")
+
+
+def _model_process(context: Context, pid: int) -> Process:
+    process = context.core.table.living(pid)
+    if process.kind is Kind.SESSION:
+        raise LlmosError(Code.EINVAL, f"{pid} is a session, not a model's process", pid=pid)
+    return process
+
+
+HANDLERS: dict[str, Handler] = {
+    "proc.spawn": spawn,
+    "proc.list": list_,
+    "proc.info": info,
+    "proc.kill": kill,
+    "proc.nice": nice,
+    "proc.wait": wait,
+    "proc.input": take_input,
+    "proc.follow": follow,
+    "proc.fork": fork,
+    "proc.limits": limits,
+    "proc.detach": detach,
+    "proc.adopt": adopt,
+    "proc.transcript": transcript,
+}

@@ -1,0 +1,67 @@
+"""After a restart: the journal's processes come back, as children of PID 1 without a session."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from msgspec import MsgspecError
+
+from llmos_shell.abi.errors import LlmosError
+from llmos_shell.daemon import lifecycle, park, turns
+from llmos_shell.daemon.core import revived
+from llmos_shell.daemon.process import Phase, Process, decode_record
+from llmos_shell.daemon.records import Saved
+
+if TYPE_CHECKING:
+    from llmos_shell.daemon.core import Core
+
+
+def recover(core: Core) -> None:
+    """Enters every living process of the journal into the table; those that ran go on."""
+    processes = [process for saved in core.journal.load() if (process := _restore(core, saved)) is not None]
+    park.clean({process.image for process in processes if process.image})
+    for process in processes:
+        core.table.add(process)
+        core.save(process)
+        lifecycle.arm_timer(core, process)
+        _resume(core, process)
+    if processes:
+        core.events.info("journal", f"{len(processes)} processes came back")
+
+
+def _restore(core: Core, saved: Saved) -> Process | None:
+    try:
+        process = revived(saved)
+        count = decode_record(saved.record).token_count
+    except (MsgspecError, ValueError) as error:
+        core.events.error("journal", f"process {saved.pid} cannot be read back: {error}", saved.pid)
+        return None
+    if saved.damage:
+        core.events.error("journal", f"its tokens are damaged: {saved.damage}", saved.pid)
+    if process.phase is not Phase.READY and len(process.tokens) > count:
+        del process.tokens[count:]
+        core.journal.truncate(process.pid, count)
+    if process.image and os.path.exists(process.image):
+        core.park.hold(process.pid, process.image_bytes)
+        process.computed = len(process.tokens)
+    else:
+        process.image, process.image_bytes = "", 0
+    return process
+
+
+def _resume(core: Core, process: Process) -> None:
+    if process.phase is Phase.NEW:
+        turns.begin(core, process).cancel()
+    elif process.phase is Phase.READY:
+        core.spawn_task(_run(core, process))
+
+
+async def _run(core: Core, process: Process) -> None:
+    try:
+        conductor = await core.residency.get(process.model)
+    except LlmosError as error:
+        lifecycle.fail(core, process, str(error))
+        return
+    if process.alive:
+        conductor.attach(process)

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from llmos_shell.engine.threads import LONGEST_WAIT, Governor, Plan, Window, decide, default_threads
+
+SECONDS = 0.25
+
+
+def _simulate(plan: Plan, windows: int, machine: Callable[[int], tuple[float, float]]) -> list[int]:
+    """Threads in every window; `machine` gives speed in tokens per second and processors received, per thread count."""
+    used = []
+    for _ in range(windows):
+        used.append(plan.threads)
+        speed, processors = machine(plan.threads)
+        tokens = int(speed * SECONDS)
+        plan = decide(plan, Window(tokens // 8 or 1, tokens, SECONDS, processors * SECONDS))
+    return used
+
+
+def _idle(threads: int) -> tuple[float, float]:
+    return 180.0 * threads, float(threads)
+
+
+def _busy(threads: int) -> tuple[float, float]:
+    return (235.0, 1.0) if threads == 1 else (72.0, 1.4)
+
+
+def test_idle_machine_keeps_all_threads() -> None:
+    assert set(_simulate(Plan(4, 4), 500, _idle)) == {4}
+
+
+def test_busy_machine_gets_fewer_threads_soon() -> None:
+    used = _simulate(Plan(2, 2), 60, _busy)
+    assert used.index(1) <= 8
+    assert used[20:].count(1) >= 30
+
+
+def test_trials_become_rare() -> None:
+    used = _simulate(Plan(1, 2), 2000, _busy)
+    assert used[-1000:].count(2) <= 1000 // LONGEST_WAIT + 1
+
+
+def test_threads_come_back_when_the_machine_is_idle_again() -> None:
+    assert _simulate(Plan(1, 4), 40, _idle)[-1] == 4
+
+
+def test_short_steps_try_fewer_threads_and_keep_what_is_faster() -> None:
+    def tiny(threads: int) -> tuple[float, float]:
+        return 8000.0 / threads, float(threads)
+
+    assert _simulate(Plan(2, 2), 20, tiny)[-3:].count(1) >= 2
+
+
+def test_windows_of_other_work_are_not_compared() -> None:
+    plan = Plan(1, 2, fallback=2, baseline=Window(10, 20, SECONDS, SECONDS))
+    after = decide(plan, Window(10, 5000, SECONDS, SECONDS))
+    assert (after.threads, after.baseline, after.backoff) == (2, None, plan.backoff)
+
+
+def test_one_thread_is_never_changed() -> None:
+    assert set(_simulate(Plan(1, 1), 50, _busy)) == {1}
+
+
+def test_governor_measures_windows() -> None:
+    cpu = 0.0
+
+    def clock() -> float:
+        return cpu
+
+    governor = Governor(2, clock)
+    changes = []
+    for _ in range(200):
+        cpu += 0.07
+        change = governor.record(8, 0.05 * governor.threads, 0.001)
+        if change is not None:
+            changes.append(change)
+    assert changes and governor.threads in (1, 2)
+
+
+def test_default_is_what_this_process_may_use() -> None:
+    assert default_threads() >= 1
