@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from io import TextIOWrapper
 from typing import TextIO
 
 from llmos_shell import __version__
@@ -81,7 +82,7 @@ def _run_builtin(name: str, words: list[str]) -> int:
     if name in NEED_SHELL:
         return _run_in_shell(name, words)
     shell = DirectShell(f"llmos {name}")
-    context = Context(shell, stdin=sys.stdin.buffer, out=sys.stdout, err=sys.stderr, on_track=shell.own)
+    context = Context(shell, stdin=sys.stdin.buffer, out=sys.stdout, err=sys.stderr, on_track=shell.track)
     try:
         return shell.run_words([name, *words], context)
     finally:
@@ -138,7 +139,7 @@ def _run_terminal() -> int:
 
 
 def _is_terminal() -> bool:
-    return sys.stdin is not None and sys.stdin.isatty()
+    return sys.stdin.isatty()
 
 
 def _misused(what: str) -> int:
@@ -147,10 +148,13 @@ def _misused(what: str) -> int:
 
 
 def _mend_streams() -> None:
-    """Whatever the locale, writing text never fails."""
+    """Whatever the locale, writing text never fails; streams that were closed are replaced by nothing."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - for the rest of the process
     for stream in (sys.stdout, sys.stderr):
-        if getattr(stream, "errors", "replace") in ("strict", "surrogateescape"):
-            stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+        if isinstance(stream, TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+            stream.reconfigure(errors="replace")
 
 
 def _flush(status: int) -> int:

@@ -46,10 +46,11 @@ class KvPlan(Struct, frozen=True):
 
 
 def plan_kv(spec: Load, trained_context: int, bytes_per_token: int, available_bytes: int) -> KvPlan:
-    """Chooses layout, slots and size from what was asked for and what fits.
+    """Chooses layout, slots and size from what was asked for and what fits; ENOMEM when what was asked for cannot fit.
 
     `auto` is `split` when every slot can have the whole context within the budget (a quarter of the available RAM, at
-    most 4 GiB), because attention then reads no other sequence's cells; else one shared pool of the budget's size.
+    most 4 GiB), because attention then reads no other sequence's cells; else one shared pool of the budget's size. A
+    context that was not asked for shrinks to the pool.
     """
     context = max(1, spec.context or trained_context)
     slots = spec.slots or DEFAULT_SLOTS
@@ -63,12 +64,20 @@ def plan_kv(spec: Load, trained_context: int, bytes_per_token: int, available_by
     if layout == "split":
         if spec.pool_tokens is not None:
             context = min(context, max(1, spec.pool_tokens // slots))
-        return KvPlan("split", slots, context, slots * _padded(context))
-    if spec.pool_tokens is None:
-        cells = _padded(min(slots * context, max(budget, context)))
+        plan = KvPlan("split", slots, context, slots * _padded(context))
     else:
-        cells = _padded(spec.pool_tokens)
-    return KvPlan("shared", slots, min(context, cells), cells)
+        if spec.pool_tokens is None:
+            room = max(min(slots * context, budget), spec.context or 0)
+        cells = _padded(max(1, room))
+        plan = KvPlan("shared", slots, min(context, cells), cells)
+    if plan.cells * bytes_per_token > available_bytes:
+        raise LlmosError(
+            Code.ENOMEM,
+            f"a KV pool of {plan.cells} tokens needs {plan.cells * bytes_per_token >> 20} MiB,"
+            f" {available_bytes >> 20} MiB are available",
+            hint="set a smaller `context`, `slots` or `pool_tokens`",
+        )
+    return plan
 
 
 def load_model(spec: Load) -> Any:

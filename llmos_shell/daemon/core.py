@@ -6,22 +6,22 @@ Every part gets the `Core` and finds the others there.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
-import psutil
-
 from llmos_shell import paths
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.types import Event, Kind
+from llmos_shell.daemon import host
 from llmos_shell.daemon.events import EventLog
 from llmos_shell.daemon.journal import Journal
 from llmos_shell.daemon.pager import remove_file
 from llmos_shell.daemon.park import ParkBudget, default_limit
-from llmos_shell.daemon.process import Figures, Process, decode_record, from_record
-from llmos_shell.daemon.records import Saved
+from llmos_shell.daemon.process import Figures, Process
+from llmos_shell.daemon.record import encode_record, revived
 from llmos_shell.daemon.residency import Residency
 from llmos_shell.daemon.server import Connection
 from llmos_shell.daemon.syscalls import SyscallTable
@@ -31,6 +31,8 @@ from llmos_shell.models.registry import Registry
 T = TypeVar("T")
 IDLE_SECONDS = 60.0
 RATE_WINDOW = 1.0
+DURABLE_SECONDS = 0.5
+"""How long an answer waits for the journal."""
 
 
 class Core:
@@ -48,7 +50,7 @@ class Core:
         self.events.sink = self._keep_event
         self.table = ProcessTable(self.journal.last_pid())
         self.registry = Registry()
-        self.park = ParkBudget(default_limit(psutil.virtual_memory().total))
+        self.park = ParkBudget(default_limit(host.memory().total))
         self.connections: set[Connection] = set()
         self.residency = Residency(self)
         self.syscalls = SyscallTable(self)
@@ -67,7 +69,7 @@ class Core:
         if process.kind is not Kind.SESSION:
             code = process.exit.code if process.exit is not None else None
             self.journal.put_process(
-                process.pid, process.record(), process.ended, state=process.state.value, exit_code=code
+                process.pid, encode_record(process), process.ended, state=process.state.value, exit_code=code
             )
 
     def append(self, process: Process, start: int, tokens: Sequence[int], text: str) -> None:
@@ -77,6 +79,11 @@ class Core:
     def append_input(self, process: Process, start: int, tokens: Sequence[int]) -> None:
         """Has the journal keep the tokens of a turn's input."""
         self.journal.append(process.pid, start, tokens, "", turn=len(process.turns) - 1, role="user")
+
+    async def durable(self) -> None:
+        """Waits until the journal has what it was given, so that no answer is forgotten; a full disk ends the wait."""
+        with contextlib.suppress(TimeoutError, LlmosError):
+            await asyncio.wait_for(asyncio.wrap_future(self.journal.flush()), DURABLE_SECONDS)
 
     async def recall(self, pid: int) -> Process:
         """A process, also one that ended long ago; the latter is not in the table. Raises ESRCH."""
@@ -101,6 +108,7 @@ class Core:
             rate = tokens / (now - since) if now - since < 3 * RATE_WINDOW else 0.0
             since, tokens = now, 0
         self._rate = (since, tokens + count, rate)
+        self.tokens_total += count
 
     @property
     def tokens_per_second(self) -> float:
@@ -165,9 +173,3 @@ class Core:
     def _journal_failed(self, text: str) -> None:
         """Called from the journal's thread."""
         self.loop.call_soon_threadsafe(self.events.error, "journal", text)
-
-
-def revived(saved: Saved) -> Process:
-    """The process of the journal's entry."""
-    record = decode_record(saved.record)
-    return from_record(record, list(saved.tokens), "".join(chunk.text for chunk in saved.chunks))

@@ -5,6 +5,7 @@ Owns `runtime_dir()`. A stale socket is removed only while the lock is held.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import socket
@@ -23,7 +24,8 @@ def private_dir(path: str) -> None:
     if not stat.S_ISDIR(info.st_mode):
         raise LlmosError(Code.EACCES, f"{path} is not a folder", hint="move it away")
     if info.st_uid != os.getuid():
-        raise LlmosError(Code.EACCES, f"{path} belongs to user {info.st_uid}", hint="set LLMOS_HOME to a folder of your own")
+        text = f"{path} belongs to user {info.st_uid}"
+        raise LlmosError(Code.EACCES, text, hint="set LLMOS_HOME to a folder of your own")
     if stat.S_IMODE(info.st_mode) != 0o700:
         os.chmod(path, 0o700)
 
@@ -46,10 +48,8 @@ class Instance:
     def listen(self) -> socket.socket:
         """The listening socket, with a socket left behind by a killed daemon out of the way."""
         path = paths.socket_path()
-        try:
+        with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
-        except FileNotFoundError:
-            pass
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         before = os.umask(0o177)
         try:
@@ -62,12 +62,8 @@ class Instance:
 
     def close(self) -> None:
         """Takes the socket away and lets the lock go, in this order."""
-        try:
+        with contextlib.suppress(OSError):
             os.unlink(paths.socket_path())
-        except OSError:
-            pass
-        try:
+        with contextlib.suppress(OSError):
             os.ftruncate(self._fd, 0)
-        except OSError:
-            pass
         os.close(self._fd)

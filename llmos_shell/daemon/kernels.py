@@ -19,7 +19,7 @@ def manifests() -> dict[str, KernelManifest]:
     for point in entry_points(group=ENTRY_POINTS):
         try:
             manifest = point.load()
-        except Exception:  # noqa: S112  a broken third-party package must not stop the daemon
+        except Exception:
             continue
         if isinstance(manifest, KernelManifest):
             found[manifest.name] = manifest
@@ -30,7 +30,8 @@ def manifest_named(name: str) -> KernelManifest:
     """An installed kernel whose requirements are met. Raises ENOENT or ENOEXEC, saying what to install."""
     manifest = manifests().get(name)
     if manifest is None:
-        raise LlmosError(Code.ENOENT, f"no kernel is called {name}", hint=f"installed are {', '.join(sorted(manifests()))}")
+        installed = ", ".join(sorted(manifests()))
+        raise LlmosError(Code.ENOENT, f"no kernel is called {name}", hint=f"installed are {installed}")
     missing = missing_modules(manifest)
     if missing:
         hint = f"pip install '{manifest.extra}'" if manifest.extra else f"install {', '.join(missing)}"

@@ -1,7 +1,7 @@
 """The transitions of a process, one function each. Nothing else changes a process's phase, parent or session.
 
-    spawned NEW → ready READY → (finish_turn: chat → IDLE, else ENDED) ; IDLE → take_input → NEW → READY …
-    stop and cont are independent of the phase; end comes from anywhere; reap makes an ended process `gone`
+spawned NEW → ready READY → (finish_turn: chat → IDLE, else ENDED) ; IDLE → take_input → NEW → READY …
+stop and cont are independent of the phase; end comes from anywhere; reap makes an ended process `gone`
 """
 
 from __future__ import annotations
@@ -127,11 +127,11 @@ def finish_turn(core: Core, process: Process, reason: Reason, message: str = "")
     process.interrupting = False
     process.prefill = None
     _stop_waiting(process)
+    process.phase = Phase.IDLE
+    process.running = False
     if not process.chat:
         end(core, process, reason, message)
         return
-    process.phase = Phase.IDLE
-    process.running = False
     core.save(process)
     core.residency.changed(process)
     process.notify()
@@ -192,7 +192,7 @@ def end(core: Core, process: Process, reason: Reason, message: str = "") -> None
     """It is over, whatever it was doing."""
     if not process.alive:
         return
-    if process.answering and (not process.turns or process.turns[-1].role != process.answer_role):
+    if process.answering:
         text = process.output.read(process.turn_offset)
         count = max(0, len(process.tokens) - process.turn_start) if process.phase is Phase.READY else 0
         if text or count:

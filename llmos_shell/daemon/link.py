@@ -29,9 +29,7 @@ _log = logging.getLogger("llmosd.worker")
 class WorkerLink(asyncio.Protocol):
     """One worker process."""
 
-    def __init__(
-        self, name: str, on_message: Callable[[abi.ToDaemon], None], on_lost: Callable[[str], None]
-    ) -> None:
+    def __init__(self, name: str, on_message: Callable[[abi.ToDaemon], None], on_lost: Callable[[str], None]) -> None:
         self._name = name
         self._on_message = on_message
         self._on_lost = on_lost
@@ -117,12 +115,20 @@ class WorkerLink(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Hands on the messages completed by `data`."""
         try:
-            for body in self._splitter.feed(data):
-                self.messages += 1
-                self._on_message(_decoder.decode(body))
+            messages = [_decoder.decode(body) for body in self._splitter.feed(data)]
         except (MsgspecError, LlmosError) as error:
             self._fault = f"it sent what is no message: {error}"
             self.kill()
+            return
+        self.messages += len(messages)
+        for message in messages:
+            try:
+                self._on_message(message)
+            except LlmosError as error:
+                self._fault = f"it broke the protocol: {error}"
+                self.kill()
+            except Exception as error:
+                self._loop.call_exception_handler({"message": "a worker's message", "exception": error})
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The worker has gone, or is going."""

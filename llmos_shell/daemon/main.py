@@ -82,7 +82,7 @@ async def _shut_down(core: Core) -> None:
     core.events.info("daemon", "stopping")
     core.closing = True
     for connection in list(core.connections):
-        connection.leave()
+        connection.close()
     await core.residency.close()
     for process in core.table.live_models():
         core.save(process)

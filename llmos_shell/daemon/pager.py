@@ -6,15 +6,16 @@ worker agree, in order. Whom to take memory from: cached prefixes, then sleeping
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from llmos_shell import paths
 from llmos_shell.abi import worker as abi
 from llmos_shell.abi.types import KvState
 from llmos_shell.daemon.memory.ledger import Ledger, PoolFull
-from llmos_shell.daemon.process import Phase, Process
+from llmos_shell.daemon.process import NO_LIMIT, Phase, Process
 
 if TYPE_CHECKING:
     from llmos_shell.daemon.conductor import Conductor
@@ -78,7 +79,9 @@ class Pager:
         self._next += 1
         self._bind(process, seq)
         self._expected[seq] = (shared, bool(image))
-        origin = abi.ImageFile(image) if image else abi.CopyOf(source, shared) if source is not None and shared else None
+        origin: abi.ImageFile | abi.CopyOf | None = abi.ImageFile(image) if image else None
+        if source is not None and shared:
+            origin = abi.CopyOf(source, shared)
         turn = len(tokens) if idle else process.turn_start
         self._conductor.send(abi.Open(seq, tuple(tokens), turn, process.sampling, origin, idle))
         return True
@@ -127,6 +130,19 @@ class Pager:
         process.topup_at = 0
         self.bound[seq] = process
 
+    def computed(self, process: Process, count: int) -> None:
+        """The KV of its first `count` tokens exists now."""
+        before = process.computed
+        if count > before and not process.leaving and process.seq is not None:
+            self.ledger.computed(process.seq, process.tokens[before:count])
+            process.computed = count
+            if count > process.known_computed:
+                process.known_computed = count
+
+    def most(self, process: Process) -> int:
+        """The longest context the process may have."""
+        return min(process.cap, self.context)
+
     # -- growing -------------------------------------------------------------------------------------------------------
 
     def grant(self, process: Process, ahead: int = AHEAD_PAGES) -> int:
@@ -138,7 +154,7 @@ class Pager:
             want = min(length + ahead * ledger.page_tokens, self.context)
             room = min(ledger.grant(seq, want), self.context)
             process.limit = min(room, process.cap)
-            process.topup_at = room - ledger.page_tokens if room < self.context else 1 << 62
+            process.topup_at = room - ledger.page_tokens if room < self.context else NO_LIMIT
         return process.limit
 
     def _room_to_grow(self, process: Process, reserved: Collection[int]) -> bool:
@@ -188,11 +204,8 @@ class Pager:
 
     def _victims(self, reserved: Collection[int], keep: Collection[int]) -> list[Process]:
         """Whom to take memory from, in this order."""
-        candidates = [
-            p
-            for p in self.bound.values()
-            if p.seq is not None and p.seq in self.ledger and p.seq not in keep and p.pid not in reserved and not p.leaving
-        ]
+        spared = {*keep, None}
+        candidates = [p for p in self.residents() if p.seq not in spared and p.pid not in reserved]
         sleeping = [p for p in candidates if p.phase is not Phase.READY or p.stopped]
         waiting = {p.pid: p for p in candidates if p.phase is Phase.READY and not p.stopped}
         sleeping.sort(key=lambda p: p.rate_since)
@@ -277,39 +290,9 @@ class Pager:
         process.computed = 0
         process.kv = KvState.DROPPED if process.tokens else KvState.NONE
 
-    def residents(self) -> Iterable[Process]:
+    def residents(self) -> list[Process]:
         """Processes with a sequence in the worker."""
         return [p for p in self.bound.values() if not p.leaving]
-
-
-class PoolRoom:
-    """What limits the run set of one worker, as `Scheduler.choose` sees it. Admitting really makes room."""
-
-    def __init__(self, pager: Pager, members: dict[int, Process], running: Iterable[int]) -> None:
-        self._pager = pager
-        self._members = members
-        self.reserved = set(running)
-        self._evicted: set[int] = set()
-
-    def admit(self, pid: int) -> bool:
-        """Makes the process resident."""
-        process = self._members[pid]
-        again = pid in self._evicted and process.seq is not None and not process.leaving
-        if not again and not self._pager.make_resident(process, self.reserved):
-            return False
-        self.reserved.add(pid)
-        self._evicted.discard(pid)
-        return True
-
-    def evict(self, pid: int) -> None:
-        """Its memory may be taken."""
-        self.reserved.discard(pid)
-        self._evicted.add(pid)
-
-    def possible(self, pid: int) -> bool:
-        """Whether it fits into the empty pool."""
-        pager = self._pager
-        return len(self._members[pid].tokens) // pager.ledger.page_tokens + 1 <= pager.ledger.quota
 
 
 def pages_held(ledger: Ledger, seqs: Collection[int]) -> int:
@@ -319,7 +302,5 @@ def pages_held(ledger: Ledger, seqs: Collection[int]) -> int:
 
 def remove_file(path: str) -> None:
     """Deletes a file that may be gone already."""
-    try:
+    with contextlib.suppress(OSError):
         os.unlink(path)
-    except OSError:
-        pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Collection
 
@@ -53,7 +54,5 @@ def clean(keep: Collection[str]) -> None:
     for name in os.listdir(folder):
         path = os.path.join(folder, name)
         if path not in keep:
-            try:
+            with contextlib.suppress(OSError):
                 os.unlink(path)
-            except OSError:
-                pass

@@ -1,4 +1,4 @@
-"""A process: its data, what the journal keeps of it, and the row that `ps` shows.
+"""A process: its data, and the row that `ps` shows.
 
 Owns no behaviour: transitions are in `lifecycle`, KV in `pager`, running in `conductor`.
 """
@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from msgspec import Struct, msgpack
-
 from llmos_shell.abi.types import (
     ExitInfo,
     Kind,
@@ -20,7 +18,6 @@ from llmos_shell.abi.types import (
     Limits,
     Message,
     ProcessInfo,
-    Reason,
     Sampling,
     State,
     Turn,
@@ -30,7 +27,9 @@ from llmos_shell.daemon.output import Output
 if TYPE_CHECKING:
     from asyncio import Task, TimerHandle
 
-RECORD_VERSION = 1
+NO_LIMIT = 1 << 62
+"""More tokens than any context."""
+
 RATE_WINDOW = 1.0
 
 
@@ -41,43 +40,6 @@ class Phase(Enum):
     READY = "ready"  # wants to run
     IDLE = "idle"  # waits for input
     ENDED = "ended"
-
-
-class Record(Struct, omit_defaults=True):
-    """What the journal keeps of a process besides its tokens and text. `version` rises when a field changes meaning."""
-
-    version: int
-    pid: int
-    name: str
-    model: str
-    phase: str
-    started: float
-    sampling: Sampling
-    limits: Limits
-    nice: int = 0
-    chat: bool = False
-    scope: str = ""
-    tty: str = ""
-    stopped: bool = False
-    turn_start: int = 0
-    turn_offset: int = 0
-    token_count: int = 0
-    raw: bool = False
-    turns: tuple[Turn, ...] = ()
-    known: int = 0
-    marks: tuple[tuple[int, Reason], ...] = ()
-    prompt_tokens: int = 0
-    reused_tokens: int = 0
-    generated_tokens: int = 0
-    recomputed_tokens: int = 0
-    device_seconds: float = 0.0
-    waiting_seconds: float = 0.0
-    first_token_seconds: float | None = None
-    preemptions: int = 0
-    image: str = ""
-    image_bytes: int = 0
-    exit: ExitInfo | None = None
-    ended: float | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -106,7 +68,6 @@ class Process:
     reaped: bool = False
     exit: ExitInfo | None = None
     ended: float | None = None
-    journaled: bool = False
     interrupting: bool = False  # its turn ends as soon as the worker has acknowledged
 
     # the conversation. The context is `tokens`; the text of the present answer begins at `turn_offset` of the output
@@ -124,8 +85,8 @@ class Process:
     origin: int | None = None  # sequence of the process it was forked from
     computed: int = 0  # leading tokens whose KV the worker has
     known_computed: int = 0  # the most there ever were: computing them again is a recomputation
-    cap: int = 1 << 62  # its context may have so many tokens before a limit is reached
-    topup_at: int = 1 << 62  # with so many tokens it should be granted more
+    cap: int = NO_LIMIT  # its context may have so many tokens before a limit is reached
+    topup_at: int = NO_LIMIT  # with so many tokens it should be granted more
     limit: int = 0  # of its grant
     image: str = ""
     image_bytes: int = 0
@@ -147,8 +108,8 @@ class Process:
     rate_since: float = 0.0  # monotonic
     rate_tokens: int = 0
 
-    timer: "TimerHandle | None" = None
-    task: "Task[None] | None" = None  # brings its next turn's tokens
+    timer: TimerHandle | None = None
+    task: Task[None] | None = None  # brings its next turn's tokens
     watchers: set[Callable[[], None]] = field(default_factory=set)
 
     @property
@@ -218,24 +179,7 @@ class Process:
             self.rate_since, self.rate_tokens = now, 0
         self.rate_tokens += count
 
-    def record(self) -> bytes:
-        """What the journal keeps."""
-        return _encoder.encode(
-            Record(
-                RECORD_VERSION, self.pid, self.name, self.model, self.phase.value, self.started, self.sampling, self.limits,
-                nice=self.nice, chat=self.chat, scope=self.scope, tty=self.tty, stopped=self.stopped,
-                turn_start=self.turn_start, turn_offset=self.turn_offset, token_count=len(self.tokens),
-                raw=self.raw, turns=tuple(self.turns), known=self.known,
-                marks=tuple(zip(self.output.mark_offsets, self.output.marks, strict=True)),
-                prompt_tokens=self.prompt_tokens, reused_tokens=self.reused_tokens,
-                generated_tokens=self.generated_tokens, recomputed_tokens=self.recomputed_tokens,
-                device_seconds=self.device_seconds, waiting_seconds=self.waiting_seconds,
-                first_token_seconds=self.first_token_seconds, preemptions=self.preemptions,
-                image=self.image, image_bytes=self.image_bytes, exit=self.exit, ended=self.ended,
-            )
-        )  # fmt: skip
-
-    def info(self, figures: "Figures") -> ProcessInfo:
+    def info(self, figures: Figures) -> ProcessInfo:
         """The row of `ps`."""
         now = time.monotonic()
         waiting = self.waiting_seconds + (now - self.waiting_since if self.waiting_since is not None else 0.0)
@@ -262,38 +206,3 @@ class Figures:
     virtual_runtime: float = 0.0
     resident_pages: int = 0
     shared_pages: int = 0
-
-
-_encoder = msgpack.Encoder()
-_decoder: msgpack.Decoder[Record] = msgpack.Decoder(Record)
-
-
-def decode_record(data: bytes) -> Record:
-    """A record as it was written. Raises `msgspec.DecodeError` for one that cannot be read."""
-    return _decoder.decode(data)
-
-
-def from_record(record: Record, tokens: list[int], text: str) -> Process:
-    """The process of a record, without a parent, a session and KV."""
-    output = Output(text)
-    for offset, reason in record.marks:
-        output.marks.append(reason)
-        output.mark_offsets.append(offset)
-    process = Process(
-        record.pid, record.name, Kind.MODEL, model=record.model, nice=record.nice, tty=record.tty, chat=record.chat,
-        scope=record.scope, started=record.started, sampling=record.sampling, limits=record.limits,
-        phase=Phase(record.phase), stopped=record.stopped, exit=record.exit, ended=record.ended, journaled=True,
-        raw=record.raw, turns=list(record.turns), known=record.known, tokens=tokens,
-        turn_start=record.turn_start, turn_offset=record.turn_offset, output=output,
-        prompt_tokens=record.prompt_tokens, reused_tokens=record.reused_tokens,
-        generated_tokens=record.generated_tokens, recomputed_tokens=record.recomputed_tokens,
-        device_seconds=record.device_seconds, waiting_seconds=record.waiting_seconds,
-        first_token_seconds=record.first_token_seconds, preemptions=record.preemptions,
-        image=record.image, image_bytes=record.image_bytes, reaped=record.exit is not None,
-    )  # fmt: skip
-    if process.alive and tokens:
-        process.kv = KvState.DROPPED
-        process.known_computed = len(tokens)
-        if process.phase is Phase.READY:
-            process.generated_tokens += max(0, len(tokens) - record.token_count)
-    return process

@@ -25,7 +25,9 @@ ATTEMPTS = 2
 class _Question:
     __slots__ = ("answer", "attempts", "message", "then")
 
-    def __init__(self, message: abi.Tokenize, answer: asyncio.Future[abi.Tokens] | None, then: Callable[[], None] | None):
+    def __init__(
+        self, message: abi.Tokenize, answer: asyncio.Future[abi.Tokens] | None, then: Callable[[], None] | None
+    ) -> None:
         self.message = message
         self.answer = answer
         self.then = then
@@ -39,6 +41,11 @@ class Tokenizer:
         self._conductor = conductor
         self._questions: dict[int, _Question] = {}
         self._next = 0
+
+    @property
+    def pending(self) -> bool:
+        """Whether a question is not answered yet."""
+        return bool(self._questions)
 
     async def ask(self, question: abi.Tokenize) -> abi.Tokens:
         """The tokens of a text or a conversation. Raises EINVAL when the template refuses it."""

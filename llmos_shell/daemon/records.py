@@ -95,7 +95,6 @@ class Batch:
 
     def __init__(self) -> None:
         self.bytes = 0
-        self.dropped_events = 0
         self.last_pid = 0
         self.ended = 0
         self._processes: dict[int, ProcessRow] = {}  # the newest of each
@@ -141,7 +140,6 @@ class Batch:
             self.bytes -= ROW_BYTES + len(self._events[count].text)
             count += 1
         del self._events[:count]
-        self.dropped_events += count
         return count
 
     def write(self, db: sqlite3.Connection) -> None:

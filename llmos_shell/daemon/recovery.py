@@ -9,8 +9,8 @@ from msgspec import MsgspecError
 
 from llmos_shell.abi.errors import LlmosError
 from llmos_shell.daemon import lifecycle, park, turns
-from llmos_shell.daemon.core import revived
-from llmos_shell.daemon.process import Phase, Process, decode_record
+from llmos_shell.daemon.process import Phase, Process
+from llmos_shell.daemon.record import decode_record, revived
 from llmos_shell.daemon.records import Saved
 
 if TYPE_CHECKING:

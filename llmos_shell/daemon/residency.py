@@ -9,10 +9,9 @@ import asyncio
 import os
 from typing import TYPE_CHECKING
 
-import psutil
-
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.types import ModelEntry, ModelStatus
+from llmos_shell.daemon import host
 from llmos_shell.daemon.conductor import Conductor
 from llmos_shell.daemon.process import Phase, Process
 from llmos_shell.models.gguf import read_gguf
@@ -27,8 +26,6 @@ KEEP_SECONDS = float(os.environ.get("LLMOS_KEEP_SECONDS", "900"))
 OVERHEAD = 1.1
 """Compute buffers and the like, as a factor on weights and KV."""
 
-PARK_SECONDS = 60.0
-
 
 class Residency:
     """Loaded models by the key of their entry."""
@@ -41,42 +38,49 @@ class Residency:
 
     async def get(self, model: str) -> Conductor:
         """The conductor of a model, loaded first if it is not. Raises ENOENT, ENOEXEC, ENOMEM, EIO."""
-        entry = self._core.registry.resolve(model)
-        found = self._conductors.get(entry.path)
+        found = self._conductors.get(model)
         if found is not None:
             return found
-        task = self._loading.get(entry.path)
+        entry = self._core.registry.resolve(model)
+        key = self.key_of(entry)
+        if key in self._conductors:
+            return self._conductors[key]
+        task = self._loading.get(key)
         if task is None:
             task = self._core.loop.create_task(self._load(entry))
-            self._loading[entry.path] = task
-            task.add_done_callback(lambda done: self._loaded(entry.path, done))
+            self._loading[key] = task
+            task.add_done_callback(lambda done: self._loaded(key, done))
         return await asyncio.shield(task)
 
-    def find(self, model: str) -> Conductor | None:
-        """The conductor of a model if it is loaded."""
+    def key_of(self, entry: ModelEntry) -> str:
+        """What a process calls its model: the name in models.toml, or the path of weights that are not in there."""
         try:
-            return self._conductors.get(self._core.registry.resolve(model).path)
+            return entry.name if self._core.registry.resolve(entry.name) == entry else entry.path
         except LlmosError:
-            return None
+            return entry.path
+
+    def find(self, key: str) -> Conductor | None:
+        """The conductor of a model if it is loaded."""
+        return self._conductors.get(key)
 
     def all(self) -> list[Conductor]:
         """Conductors of all loaded models."""
         return list(self._conductors.values())
 
-    def loading(self, entry: ModelEntry) -> bool:
-        """Whether it is being loaded."""
-        return entry.path in self._loading
-
     async def unload(self, model: str) -> None:
         """Unloads a model; its processes are kept. Raises EBUSY while some of them want to run."""
         entry = self._core.registry.resolve(model)
-        conductor = self._conductors.get(entry.path)
+        key = self.key_of(entry)
+        if key in self._loading:
+            raise LlmosError(Code.EBUSY, f"{entry.name} is being loaded")
+        conductor = self._conductors.get(key)
         if conductor is None:
-            raise LlmosError(Code.EBUSY if self.loading(entry) else Code.ENOENT, _not_loaded(entry, self.loading(entry)))
+            raise LlmosError(Code.ENOENT, f"{entry.name} is not loaded")
         busy = sorted(p.pid for p in conductor.members.values() if p.answering)
         if busy:
             pids = ", ".join(map(str, busy))
-            raise LlmosError(Code.EBUSY, f"{entry.name} is in use by {pids}", hint="end or wait for these processes first")
+            text = f"{entry.name} is in use by {pids}"
+            raise LlmosError(Code.EBUSY, text, hint="end these processes first, or wait for them")
         await self._unload(conductor)
 
     def changed(self, process: Process) -> None:
@@ -97,7 +101,7 @@ class Residency:
 
     def dropped(self, conductor: Conductor) -> None:
         """A model could not be loaded again after its worker crashed."""
-        self._conductors.pop(conductor.entry.path, None)
+        self._conductors.pop(self._key(conductor), None)
 
     async def close(self) -> None:
         """Ends all workers."""
@@ -109,14 +113,15 @@ class Residency:
 
     def status(self, entry: ModelEntry, default: bool, size: int, problem: str) -> ModelStatus:
         """The row of `models`."""
-        using = sum(p.alive and p.model in (entry.name, entry.path) for p in self._core.table.live_models())
-        conductor = self._conductors.get(entry.path)
+        using = sum(p.model in (entry.name, entry.path) for p in self._core.table.live_models())
+        conductor = self._conductors.get(entry.name) or self._conductors.get(entry.path)
         shop = conductor.workshop if conductor is not None else None
         if shop is None or shop.info is None:
             return ModelStatus(entry, default, size, problem, processes=using)
         info, ledger = shop.info, shop.pager.ledger if shop.pager is not None else None
         return ModelStatus(
-            entry, default, size, problem, shop.host_pid, using, info.layout, info.context, info.page_tokens, info.pages,
+            entry, default, size, problem, shop.host_pid, using, info.layout, info.context, info.page_tokens,
+            info.pages,
             ledger.used_pages if ledger is not None else 0, info.slots, info.kv_bytes_per_token, shop.load_seconds,
         )  # fmt: skip
 
@@ -133,33 +138,37 @@ class Residency:
         await conductor.load()
         return conductor
 
-    def _loaded(self, path: str, task: asyncio.Task[Conductor]) -> None:
-        self._loading.pop(path, None)
+    def _loaded(self, key: str, task: asyncio.Task[Conductor]) -> None:
+        self._loading.pop(key, None)
         if task.cancelled() or task.exception() is not None:
             return
-        conductor = self._conductors[path] = task.result()
+        conductor = self._conductors[key] = task.result()
         for process in self._core.table.live_models():
-            if process.model in (conductor.entry.name, path) and process.phase is not Phase.NEW:
+            if process.model == key and process.phase is not Phase.NEW:
                 conductor.attach(process)
         self._watch(conductor)
 
+    def _key(self, conductor: Conductor) -> str:
+        return next((key for key, one in self._conductors.items() if one is conductor), "")
+
     def _watch(self, conductor: Conductor) -> None:
         """Unloads the model later, unless somebody uses it."""
-        path = conductor.entry.path
-        timer = self._timers.pop(path, None)
+        key = self._key(conductor)
+        timer = self._timers.pop(key, None)
         if timer is not None:
             timer.cancel()
-        if not conductor.busy:
-            self._timers[path] = self._core.loop.call_later(KEEP_SECONDS, self._expire, conductor)
+        if key and not conductor.busy:
+            self._timers[key] = self._core.loop.call_later(KEEP_SECONDS, self._expire, conductor)
 
     def _expire(self, conductor: Conductor) -> None:
-        self._timers.pop(conductor.entry.path, None)
-        if not conductor.busy and conductor in self._conductors.values():
+        key = self._key(conductor)
+        self._timers.pop(key, None)
+        if key and not conductor.busy:
             self._core.spawn_task(self._unload(conductor))
 
     async def _unload(self, conductor: Conductor) -> None:
         entry = conductor.entry
-        self._conductors.pop(entry.path, None)
+        self._conductors.pop(self._key(conductor), None)
         pager = conductor.workshop.pager
         if pager is not None:
             for process in list(pager.residents()):
@@ -168,16 +177,13 @@ class Residency:
         self._core.events.info("residency", f"unloaded {entry.name}")
 
 
-def _not_loaded(entry: ModelEntry, loading: bool) -> str:
-    return f"{entry.name} is being loaded" if loading else f"{entry.name} is not loaded"
-
-
 def _check_memory(entry: ModelEntry, size: int) -> None:
     """Raises ENOMEM when weights and KV cannot fit into the memory there is, ENOEXEC for an unsound file."""
     info = read_gguf(entry.path)
     tokens = entry.pool_tokens or entry.context or min(info.context, 4096)
     estimate = int((size + tokens * info.kv_bytes_per_token(entry.kv_type)) * OVERHEAD)
-    available = psutil.virtual_memory().available
+    available = host.memory().available
     if estimate > available:
-        text = f"{entry.name} needs about {estimate / 2**20:,.0f} MiB, {available / 2**20:,.0f} MiB of memory are available"
+        sizes = f"{estimate / 2**20:,.0f} MiB, {available / 2**20:,.0f} MiB of memory are available"
+        text = f"{entry.name} needs about {sizes}"
         raise LlmosError(Code.ENOMEM, text, hint="unload another model, or choose a smaller one or a shorter context")

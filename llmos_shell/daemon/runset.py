@@ -78,10 +78,10 @@ class RunSet:
         """Who runs, in order of admission."""
         return tuple(self._running)
 
-    def start(self, entity: Entity, now: float) -> None:
-        """It ends its wait and runs."""
+    def start(self, entity: Entity, now: float, since: float | None = None) -> None:
+        """It ends its wait and runs, since now or since it started before."""
         entity.waited += now - entity.enqueued
-        entity.started, entity.enqueued, entity.held = now, 0.0, ""
+        entity.started, entity.enqueued, entity.held = now if since is None else since, 0.0, ""
         self._running[entity.pid] = entity
 
     def discard(self, pid: int) -> None:
@@ -90,15 +90,16 @@ class RunSet:
 
     def fill(self, policy: Policy, queue: RunQueue, room: Room, now: float) -> Decision:
         """Admits, in order, all that fits or may make room for itself. Carries on when called after a PolicyFault."""
-        self._admit(policy, queue, room, now)
-        order = rank(policy, list(self._running.values()), now)
-        for entity in self._preempted.values():
-            entity.enqueued, entity.last_ran = now, now
-            entity.preemptions += 1
-            queue.push(entity)
-        decision = Decision(tuple(one.pid for one in order), tuple(self._started), tuple(self._preempted))
-        self._started, self._preempted = {}, {}
-        return decision
+        try:
+            self._admit(policy, queue, room, now)
+            order = rank(policy, list(self._running.values()), now)
+        except PolicyFault:
+            raise
+        except BaseException:  # of the room: the next decision begins anew, from what its caller says then
+            self._conclude(queue, now)
+            raise
+        started, preempted = self._conclude(queue, now)
+        return Decision(tuple(one.pid for one in order), started, preempted)
 
     def __len__(self) -> int:
         return len(self._running)
@@ -110,18 +111,17 @@ class RunSet:
         return iter(self._running.values())
 
     def _admit(self, policy: Policy, queue: RunQueue, room: Room, now: float) -> None:
-        """One for whom nobody makes way speaks for all behind it that are as urgent: they are tried for room only."""
-        refusals, hopeless = 0, set[bool]()
+        """One for whom nobody makes way speaks for all behind it: they are tried for room only."""
+        refusals, hopeless = 0, False
         victims: list[Entity] | None = None
         with closing(queue.ranked(now)) as ranking:
             for entity in ranking:
                 admitted = room.admit(entity.pid)
-                if not admitted and entity.urgent not in hopeless:
+                if not admitted and not hopeless:
                     victims = self._victims(policy, now) if victims is None else victims
                     admitted = self._make_room(preemptible(policy, entity, victims, now), entity, room)
                     victims = [one for one in victims if one.pid in self._running]
-                    if not admitted:
-                        hopeless.add(entity.urgent)
+                    hopeless = not admitted
                 if admitted:
                     queue.discard(entity.pid)
                     self.start(entity, now)
@@ -131,6 +131,16 @@ class RunSet:
                 entity.held = entity.held or "no room"
                 if refusals >= LOOKAHEAD or _is_waited_for(policy, entity, room, now):
                     break
+
+    def _conclude(self, queue: RunQueue, now: float) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Ends a decision: who was preempted waits again. Returns who started, and who was preempted."""
+        for entity in self._preempted.values():
+            entity.enqueued, entity.last_ran = now, now
+            entity.preemptions += 1
+            queue.push(entity)
+        changes = tuple(self._started), tuple(self._preempted)
+        self._started, self._preempted = {}, {}
+        return changes
 
     def _victims(self, policy: Policy, now: float) -> list[Entity]:
         """All that ran before this decision, least deserving first."""

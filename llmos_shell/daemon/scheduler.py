@@ -212,7 +212,7 @@ class Scheduler:
             self._queue.push(entity)
 
     def _synchronise(self, running: Collection[int], now: float) -> None:
-        """Takes the caller's word for who is in the run set."""
+        """Takes the caller's word for who is in the run set. Who slept and woke between two decisions never left it."""
         for pid in [pid for pid in self._set.pids if pid not in running]:
             self._set.discard(pid)
             self._entities[pid].last_ran = now
@@ -220,7 +220,8 @@ class Scheduler:
         for pid in running:
             if pid in self._queue:
                 self._queue.discard(pid)
-                self._set.start(self._entities[pid], now)
+                entity = self._entities[pid]
+                self._set.start(entity, now, since=entity.started)
 
     def _rank(self, entities: list[Entity], now: float) -> list[Entity]:
         try:

@@ -31,6 +31,7 @@ HARD_LIMIT = 128 << 20
 MAX_CONNECTIONS = 512
 MAX_CALLS = 1024
 HANDSHAKE_SECONDS = 30.0
+CLOSE_SECONDS = 5.0
 
 _decoder: msgpack.Decoder[ClientMessage] = msgpack.Decoder(ClientMessage)
 
@@ -68,16 +69,15 @@ class Connection(asyncio.Protocol):
         self._drained.add(callback)
 
     def close(self) -> None:
-        """Sends what is queued and closes."""
+        """Sends what is queued and closes; a client that does not read it is cut off."""
         self._flush()
         if self._transport is not None:
             self._transport.close()
+            self._core.loop.call_later(CLOSE_SECONDS, self._cut)
 
-    def leave(self) -> None:
-        """The daemon stops: answers what can be answered, then closes."""
-        self._flush()
+    def _cut(self) -> None:
         if self._transport is not None:
-            self._transport.close()
+            self._transport.abort()
 
     # -- asyncio.Protocol ----------------------------------------------------------------------------------------------
 

@@ -34,6 +34,7 @@ async def start_worker(
     try:
         await link.start(kernels.argv_of(manifest))
         ready = await _watched(handshake, link)
+        handshake.release()
     except OSError as error:
         raise LlmosError(Code.ENOEXEC, f"kernel {entry.kernel} cannot be started: {error}") from None
     except BaseException:
@@ -53,6 +54,14 @@ class _Handshake:
         self._on_lost = on_lost
         self.ready: asyncio.Future[abi.Ready] = asyncio.get_running_loop().create_future()
         self.link: WorkerLink | None = None
+        self._released = False
+        self._lost = ""
+
+    def release(self) -> None:
+        """The worker is somebody's from now on. Raises EIO when it has died since it was ready."""
+        if self._lost:
+            raise LlmosError(Code.EIO, self._lost)
+        self._released = True
 
     def message(self, message: abi.ToDaemon) -> None:
         if self.ready.done():
@@ -65,15 +74,14 @@ class _Handshake:
             self.ready.set_exception(LlmosError(Code(message.code), message.message))
 
     def lost(self, how: str) -> None:
-        if self.ready.done():
-            if self.ready.cancelled() or self.ready.exception() is not None:
-                return
+        if self._released:
             self._on_lost(how)
             return
         lines = self.link.last_lines if self.link is not None else None
         last = f" ({lines[-1]})" if lines else ""
-        text = f"the worker of {self._entry.name} died while loading: {how}{last}"
-        self.ready.set_exception(LlmosError(Code.EIO, text))
+        self._lost = f"the worker of {self._entry.name} died while loading: {how}{last}"
+        if not self.ready.done():
+            self.ready.set_exception(LlmosError(Code.EIO, self._lost))
 
     def _hello(self, hello: abi.Hello) -> None:
         if hello.protocol != PROTOCOL:

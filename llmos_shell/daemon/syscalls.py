@@ -89,7 +89,8 @@ class SyscallTable:
     def _find(self, name: str) -> tuple[Syscall, Handler]:
         entry = self._entries.get(name)
         if entry is None:
-            raise LlmosError(Code.ENOENT, f"no syscall is called {name}", hint="the daemon may be older than the client")
+            text = f"no syscall is called {name}"
+            raise LlmosError(Code.ENOENT, text, hint="the daemon may be older than the client")
         return entry
 
 

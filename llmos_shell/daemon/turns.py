@@ -6,8 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from llmos_shell.abi.errors import Code, LlmosError
+from llmos_shell.abi.types import ModelEntry
 from llmos_shell.daemon import lifecycle
-from llmos_shell.daemon.conductor import refuse_too_long
 from llmos_shell.daemon.process import Phase, Process
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ async def _prepare(core: Core, process: Process) -> None:
     info = conductor.workshop.info
     assert info is not None
     context = pager.context if pager is not None else info.context
-    refuse_too_long(conductor.entry, keep + len(tokens), context, process.limits.kv_tokens)
+    _refuse_too_long(conductor.entry, keep + len(tokens), context, process.limits.kv_tokens)
     if keep < len(process.tokens):
         del process.tokens[keep:]
     core.append_input(process, keep, tokens)
@@ -66,3 +66,13 @@ async def _prepare(core: Core, process: Process) -> None:
     if process.seq is not None and not process.leaving and pager is not None:
         pager.feed(process, keep)
     conductor.changed(process)
+
+
+def _refuse_too_long(entry: ModelEntry, tokens: int, context: int, kv_tokens: int | None) -> None:
+    """Raises E2BIG when so many tokens leave no room for an answer."""
+    if tokens >= context:
+        text = f"the prompt is {tokens} tokens long, but the context of {entry.name} holds {context}"
+        raise LlmosError(Code.E2BIG, text, hint="shorten it, or use a model with a longer context")
+    if kv_tokens is not None and tokens >= kv_tokens:
+        text = f"the prompt is {tokens} tokens long, but its limit is {kv_tokens} tokens of context"
+        raise LlmosError(Code.E2BIG, text)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -15,7 +14,6 @@ from msgspec import Struct
 from llmos_shell.abi import worker as abi
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.syscalls import WorkerInfo
-from llmos_shell.abi.types import ModelEntry
 from llmos_shell.daemon.link import WorkerLink
 from llmos_shell.daemon.pager import Pager
 from llmos_shell.daemon.supervisor import STALL_SECONDS, start_worker
@@ -35,17 +33,10 @@ PAUSE_SECONDS = 0.2
 class Workshop:
     """At most one worker at a time."""
 
-    def __init__(
-        self,
-        core: Core,
-        entry: ModelEntry,
-        on_message: Callable[[abi.ToDaemon], None],
-        on_lost: Callable[[str], None],
-    ) -> None:
+    def __init__(self, core: Core, conductor: Conductor) -> None:
         self._core = core
-        self._entry = entry
-        self._on_message = on_message
-        self._on_lost = on_lost
+        self._conductor = conductor
+        self._entry = conductor.entry
         self._link: WorkerLink | None = None
         self._watch: asyncio.TimerHandle | None = None
         self._seen: tuple[int, float] = (0, 0.0)
@@ -59,18 +50,18 @@ class Workshop:
         self.restarts = 0
         self.crashes = 0  # in a row, without a token in between
 
-    async def start(self, conductor: Conductor) -> None:
+    async def start(self) -> None:
         """Starts a worker and loads the model. Raises what it failed with."""
         begun = time.monotonic()
-        link, ready = await start_worker(self._entry, self._on_message, self._lost)
+        link, ready = await start_worker(self._entry, self._conductor.message, self._lost)
         self._link, self.info = link, ready.info
-        self.pager = Pager(conductor, ready.info)
+        self.pager = Pager(self._conductor, ready.info)
         self.started, self.load_seconds = time.time(), time.monotonic() - begun
         self._core.events.info(
             "worker", f"{self._entry.name} loaded in {self.load_seconds:.2f} s by host process {link.pid}"
         )
 
-    async def restart(self, conductor: Conductor) -> None:
+    async def restart(self) -> None:
         """Starts another worker after a crash. Raises when that fails again and again, or crashes do."""
         self.restarts += 1
         self.crashes += 1
@@ -78,7 +69,7 @@ class Workshop:
             raise LlmosError(Code.EIO, f"the worker of {self._entry.name} crashed {MAX_CRASHES} times in a row")
         for attempt in range(MAX_LOADS):
             try:
-                await self.start(conductor)
+                await self.start()
                 return
             except LlmosError as error:
                 self._core.events.error("worker", f"{self._entry.name} could not be loaded again: {error}")
@@ -90,7 +81,8 @@ class Workshop:
         """A message for the worker, if there is one."""
         if self._link is not None:
             self._link.send(message)
-            if isinstance(message, abi.Run) and message.order and self._watch is None:
+            asked = isinstance(message, abi.Tokenize) or (isinstance(message, abi.Run) and bool(message.order))
+            if asked and self._watch is None:
                 self._watch = self._core.loop.call_later(STALL_SECONDS, self._check)
 
     async def close(self) -> None:
@@ -149,13 +141,15 @@ class Workshop:
         if self._closed is not None:
             self._closed.set_result(None)
         else:
-            self._on_lost(how + last)
+            self._conductor.worker_lost(how + last)
 
     def _check(self) -> None:
         """Kills a worker that should step, but neither says anything nor computes."""
         self._watch = None
         link = self._link
-        if link is None or self.pager is None or not any(p.running for p in self.pager.bound.values()):
+        if link is None or self.pager is None:
+            return
+        if not self._conductor.tokenizer.pending and not any(p.running for p in self.pager.bound.values()):
             return
         seen = (link.messages, link.cpu_seconds())
         if seen == self._seen:

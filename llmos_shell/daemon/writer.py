@@ -62,6 +62,7 @@ class Writer:
         self._closing = False
         self._batch = Batch()
         self._flushes: list[Future[None]] = []
+        self._dropped = 0  # events, since writing failed
         self._pause = 0.0  # between attempts, while they fail
         self._ended = PRUNE_EVERY  # processes, since the last pruning: the first commit prunes
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
@@ -141,8 +142,9 @@ class Writer:
 
     def _succeeded(self) -> None:
         if self.error:
-            self.error, self._pause = "", 0.0
-            self._say("the journal can be written again; nothing but dropped events was lost")
+            lost = f"{self._dropped} old events were dropped" if self._dropped else "nothing was lost"
+            self.error, self._pause, self._dropped = "", 0.0, 0
+            self._say(f"the journal can be written again; {lost}")
         for done in self._flushes:
             done.set_result(None)
         self._flushes = []
@@ -164,8 +166,9 @@ class Writer:
         self._something.set()
 
     def _shed(self) -> None:
-        before = self._batch.dropped_events
-        if self._batch.shed(self._backlog_bytes) and not before:
+        before = self._dropped
+        self._dropped += self._batch.shed(self._backlog_bytes)
+        if self._dropped and not before:
             self._say(f"the journal's backlog exceeds {self._backlog_bytes} bytes: dropping the oldest events")
 
     def _say(self, text: str) -> None:

@@ -308,12 +308,13 @@ class EngineConformance:
 
     def _fresh_logits(self, engine: Engine, tokens: Sequence[int]) -> Logits:
         """Logits after `tokens`, computed alone in an otherwise unused slot."""
-        logits = engine.step([Chunk(0, 0, tokens, True)])[0].copy()
+        logits: Logits = engine.step([Chunk(0, 0, tokens, True)])[0].copy()
         engine.free(0)
         return logits
 
     def _last_logits(self, engine: Engine, slot: int, tokens: list[int]) -> Logits:
-        return engine.step([Chunk(slot, len(tokens) - 1, tokens[-1:], True)])[0].copy()
+        logits: Logits = engine.step([Chunk(slot, len(tokens) - 1, tokens[-1:], True)])[0].copy()
+        return logits
 
     def _continue(self, engine: Engine, prompts: list[list[int]], count: int = 12) -> list[list[int]]:
         """Greedy continuations of all prompts at once."""

@@ -25,6 +25,8 @@ _MASK = (1 << 64) - 1
 _GROUP = 32  # logits per group of the preselection
 _SMALLEST_TEMPERATURE = 1e-6  # keeps quotients finite; far below any difference it could make
 _NUCLEUS_START = 256  # candidates looked at first for top-p over the whole vocabulary
+_BINS, _BINS_PER_UNIT = 2048, 64.0  # of the histogram of logits below the largest
+_BLOCK = 256  # weights per block of a large distribution
 
 NOTHING = -1
 """What `sample` and `argmax` return when every logit is -inf."""
@@ -88,17 +90,16 @@ def sample(logits: Logits, sampling: Sampling, position: int, attempt: int = 0) 
     `position` is the index the token will have in the sequence. `attempt` makes an independent draw at the same
     position, after a grammar refused the first.
     """
-    if sampling.temperature <= 0:
-        return argmax(logits)
     likeliest = argmax(logits)
-    if likeliest == NOTHING:
-        return NOTHING
-    tokens, values = _candidates(logits, sampling, float(logits[likeliest]))
-    temperature = max(sampling.temperature, _SMALLEST_TEMPERATURE)
-    cumulative = np.cumsum(np.exp((values - values.max()) / temperature))
-    chance = uniform(sampling.seed or 0, position, attempt) * cumulative[-1]
-    index = int(cumulative.searchsorted(chance, side="right"))
-    return int(tokens[min(index, len(cumulative) - 1)])
+    if likeliest == NOTHING or sampling.temperature <= 0:
+        return likeliest
+    top = float(logits[likeliest])
+    tokens = _candidates(logits, sampling, top)
+    values = logits if tokens is None else logits[tokens]
+    sharpness = np.float32(1 / max(sampling.temperature, _SMALLEST_TEMPERATURE))
+    weights = np.exp((values - np.float32(top)) * sharpness)
+    index = _draw(weights, uniform(sampling.seed or 0, position, attempt))
+    return index if tokens is None else int(tokens[index])
 
 
 def logprobs(logits: Logits, token: int, count: int) -> tuple[float, list[tuple[int, float]]]:
@@ -132,43 +133,68 @@ def top_tokens(logits: Logits, count: int) -> npt.NDArray[np.intp]:
     return chosen[order[:count]]
 
 
-def _candidates(logits: Logits, sampling: Sampling, top: float) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
-    """Tokens that pass top-k, top-p and min-p, with their logits."""
-    least = top + min(0.0, log(sampling.min_p)) if sampling.min_p > 0 else -np.inf
+def _candidates(logits: Logits, sampling: Sampling, top: float) -> npt.NDArray[np.intp] | None:
+    """Tokens that pass top-k, top-p and min-p, in an order that depends on the logits only. None: all of them."""
+    tokens: npt.NDArray[np.intp] | None = None
     if 0 < sampling.top_k < len(logits):
         tokens = top_tokens(logits, sampling.top_k)
-        values = logits[tokens].astype(np.float64)
         if sampling.top_p < 1:
-            weights = np.exp(values - top)
-            kept = _nucleus(weights, sampling.top_p * float(weights.sum()))
-            tokens, values = tokens[:kept], values[:kept]
+            cumulative = np.cumsum(np.exp(logits[tokens] - np.float32(top)))
+            tokens = tokens[: _reaching(cumulative, sampling.top_p * float(cumulative[-1]))]
     elif sampling.top_p < 1:
-        tokens = _whole_nucleus(logits, sampling.top_p, top)
-        values = logits[tokens].astype(np.float64)
-    else:
-        tokens = np.flatnonzero(logits >= least) if least > -np.inf else np.arange(len(logits))
-        return tokens, logits[tokens].astype(np.float64)
-    if least > -np.inf:
-        kept = max(1, int(np.count_nonzero(values >= least)))
-        tokens, values = tokens[:kept], values[:kept]
-    return tokens, values
+        tokens = _nucleus(logits, sampling.top_p, top)
+    if sampling.min_p > 0:
+        least = np.float32(top + min(0.0, log(sampling.min_p)))
+        tokens = np.flatnonzero(logits >= least) if tokens is None else tokens[logits[tokens] >= least]
+    return tokens
 
 
-def _whole_nucleus(logits: Logits, top_p: float, top: float) -> npt.NDArray[np.intp]:
-    """The nucleus of the whole vocabulary, largest first, looking at as few tokens as suffice."""
-    mass = top_p * float(np.exp(logits - np.float32(top)).sum(dtype=np.float64))
-    count = _NUCLEUS_START
-    while True:
-        tokens = top_tokens(logits, count)
-        weights = np.exp(logits[tokens].astype(np.float64) - top)
-        if len(tokens) == len(logits) or float(weights.sum()) >= mass:
-            return tokens[: _nucleus(weights, mass)]
-        count *= 8
+def _nucleus(logits: Logits, top_p: float, top: float) -> npt.NDArray[np.intp]:
+    """The likeliest tokens of the whole vocabulary that reach `top_p`.
+
+    Mostly a few tokens do, and are looked at first. Else a histogram of the logits says where the border lies, and only
+    the tokens of the bin that holds it are sorted.
+    """
+    depth = np.float32(top) - logits
+    weights = np.exp(-depth)
+    mass = top_p * float(weights.sum())
+    tokens = top_tokens(logits, _NUCLEUS_START)
+    cumulative = np.cumsum(weights[tokens], dtype=np.float64)
+    if cumulative[-1] >= mass or len(tokens) == len(logits):
+        return tokens[: _reaching(cumulative, mass)]
+    bins = np.minimum(depth * np.float32(_BINS_PER_UNIT), np.float32(_BINS)).astype(np.intp)
+    cumulative = np.cumsum(np.bincount(bins, weights))
+    border = _reaching(cumulative, mass) - 1
+    before = float(cumulative[border - 1]) if border else 0.0
+    inside, at = np.flatnonzero(bins < border), np.flatnonzero(bins == border)
+    at = at[np.argsort(depth[at], kind="stable")]
+    count = _reaching(np.cumsum(weights[at], dtype=np.float64), mass - before)
+    return np.concatenate((inside, at[:count]))
 
 
-def _nucleus(weights: npt.NDArray[np.float64], mass: float) -> int:
-    """How many of the descending `weights` are needed to reach `mass`; at least one."""
-    return min(int(np.cumsum(weights).searchsorted(mass)) + 1, len(weights))
+def _reaching(cumulative: npt.NDArray[np.floating], mass: float) -> int:
+    """How many of the values are needed to reach `mass`; at least one."""
+    return min(int(cumulative.searchsorted(mass)) + 1, len(cumulative))
+
+
+def _draw(weights: Logits, chance: float) -> int:
+    """The index at which the cumulative distribution of `weights` passes `chance`; many are summed in blocks first."""
+    if len(weights) > 4 * _BLOCK:
+        blocks = np.add.reduceat(weights, np.arange(0, len(weights), _BLOCK))
+        cumulative = np.cumsum(blocks, dtype=np.float64)
+        target = chance * float(cumulative[-1])
+        block = min(int(cumulative.searchsorted(target, side="right")), len(blocks) - 1)
+        target -= float(cumulative[block - 1]) if block else 0.0
+        start = block * _BLOCK
+        return start + _place(np.cumsum(weights[start : start + _BLOCK], dtype=np.float64), target)
+    cumulative = np.cumsum(weights, dtype=np.float64)
+    return _place(cumulative, chance * float(cumulative[-1]))
+
+
+def _place(cumulative: npt.NDArray[np.float64], target: float) -> int:
+    """The index at which `target` is passed; never one of weight 0."""
+    index = int(cumulative.searchsorted(target, side="right"))
+    return index if index < len(cumulative) else int(cumulative.searchsorted(cumulative[-1]))
 
 
 def _mix(value: int) -> int:

@@ -18,13 +18,14 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 WINDOW_SECONDS = 0.25  # of engine time per measurement
-WINDOW_STEPS = 4  # at least
+WINDOW_STEPS = 2  # at least
 CONTENDED_SHARE = 0.85  # threads that get less of their processors than this are disturbed
 SHORT_STEP_SECONDS = 0.005  # below this fewer threads may be faster even on an idle machine
 GAIN = 1.05  # a trial must be faster by this
 COMPARABLE = 1.3  # tokens per step of two windows may differ by this factor
-FIRST_WAIT = 4  # windows before a trial
+FIRST_WAIT = 4  # windows before a trial for which there is no sign but hope
 LONGEST_WAIT = 256
+LONGEST_ALARM_WAIT = 64
 
 
 class Window(Struct, frozen=True):
@@ -42,14 +43,17 @@ class Window(Struct, frozen=True):
 
 
 class Plan(Struct, frozen=True):
-    """State of the governor."""
+    """State of the governor. Waits are counted in windows."""
 
     threads: int
     maximum: int
-    wait: int = FIRST_WAIT  # windows until a trial is due
-    backoff: int = FIRST_WAIT  # the wait after the next trial that fails
+    wait: int = FIRST_WAIT  # until more threads, or fewer for short steps, may be tried
+    backoff: int = FIRST_WAIT  # half the wait after such a trial failed
+    alarm_wait: int = 1  # until fewer threads may be tried because these are disturbed
+    alarm_backoff: int = 1
+    alarmed: bool = False  # the present trial is of the latter kind
     fallback: int = 0  # during a trial: the number to go back to
-    baseline: Window | None = None  # during a trial: what the trial has to beat
+    baseline: Window | None = None  # during a trial: what it has to beat
 
 
 def default_threads() -> int:
@@ -61,38 +65,43 @@ def decide(plan: Plan, window: Window) -> Plan:
     """The plan after a window that was measured with `plan.threads`."""
     if plan.baseline is not None:
         return _judge(plan, plan.baseline, window)
-    if plan.maximum == 1:
+    plan = replace(plan, wait=max(0, plan.wait - 1), alarm_wait=max(0, plan.alarm_wait - 1))
+    share = window.cpu_seconds / max(window.engine_seconds * plan.threads, 1e-9)
+    alarmed = plan.threads > 1 and share < CONTENDED_SHARE and not plan.alarm_wait
+    if alarmed:
+        candidate = max(1, min(plan.threads - 1, round(share * plan.threads)))
+    elif not plan.wait:
+        candidate = _hopeful(plan, window)
+    else:
         return plan
-    if plan.wait > 1:
-        return replace(plan, wait=plan.wait - 1)
-    candidate = _candidate(plan, window)
     if candidate == plan.threads:
-        return replace(plan, wait=1)
-    return replace(plan, threads=candidate, fallback=plan.threads, baseline=window)
+        return plan
+    return replace(plan, threads=candidate, fallback=plan.threads, baseline=window, alarmed=alarmed)
 
 
-def _candidate(plan: Plan, window: Window) -> int:
-    """The number worth trying; the present one if none is."""
+def _hopeful(plan: Plan, window: Window) -> int:
+    """The number worth trying without an alarm; the present one if none is."""
     threads = plan.threads
-    share = window.cpu_seconds / max(window.engine_seconds * threads, 1e-9)
-    if threads > 1 and share < CONTENDED_SHARE:
-        return max(1, min(threads - 1, round(share * threads)))
     if threads < plan.maximum:
         return min(plan.maximum, threads + max(1, threads // 2))
-    if threads > 1 and window.engine_seconds / max(window.steps, 1) < SHORT_STEP_SECONDS:
+    if window.engine_seconds / max(window.steps, 1) < SHORT_STEP_SECONDS:
         return max(1, threads // 2)
     return threads
 
 
 def _judge(plan: Plan, baseline: Window, window: Window) -> Plan:
     """Keeps or ends a trial."""
-    before, after = baseline.tokens / baseline.steps, window.tokens / window.steps
+    before, after = baseline.tokens / max(baseline.steps, 1), window.tokens / max(window.steps, 1)
     if max(before, after) > COMPARABLE * min(before, after):
-        return Plan(plan.fallback, plan.maximum, wait=FIRST_WAIT, backoff=plan.backoff)
+        return replace(plan, threads=plan.fallback, baseline=None, wait=FIRST_WAIT, alarm_wait=FIRST_WAIT)
     if window.speed > GAIN * baseline.speed:
         return Plan(plan.threads, plan.maximum)
-    backoff = min(2 * plan.backoff, LONGEST_WAIT)
-    return Plan(plan.fallback, plan.maximum, wait=backoff, backoff=backoff)
+    ended = replace(plan, threads=plan.fallback, baseline=None)
+    if plan.alarmed:
+        wait = min(2 * plan.alarm_backoff, LONGEST_ALARM_WAIT)
+        return replace(ended, alarm_wait=wait, alarm_backoff=wait)
+    wait = min(2 * plan.backoff, LONGEST_WAIT)
+    return replace(ended, wait=wait, backoff=wait)
 
 
 class Governor:

@@ -128,8 +128,6 @@ def _quoted(slot: Slot) -> str:
     if slot.kind in "ngj":
         return value
     if slot.kind == "s":
-        if not re.search(r'["\\$`!]', value):
-            return f'"{value}"'
-        return f"'{value}'" if "'" not in value else '"' + re.sub(r'(["\\$`])', r"\\\1", value) + '"'
+        return shlex.quote(value) if re.search(r'["\\$`!]', value) else f'"{value}"'
     tilde = "~/" if value.startswith("~/") else ""
     return value if value == "~" else tilde + (shlex.quote(value[len(tilde) :]) if value[len(tilde) :] else "")

@@ -6,11 +6,11 @@ Kinds: n number, s quoted text, m model, f file or folder, j job, g signal.
 
 from __future__ import annotations
 
-HELP_TOPICS = [
-    "ps", "pstree", "top", "kill", "stop", "cont", "nice", "renice", "wait", "jobs", "fg", "bg", "attach", "log",
-    "fork", "models", "load", "unload", "free", "dmesg", "time", "help", "exit", "run", "chat", "ask", "nohup",
-    "disown", "ulimit", "sched", "kernels", "status", "tokenize", "history", "ls", "cd", "cat", "pwd",
-]
+_TOPICS = (
+    "ps pstree top kill stop cont nice renice wait jobs fg bg attach log fork models load unload free dmesg time help "
+    "exit run chat ask nohup disown ulimit sched kernels status tokenize history ls cd cat pwd"
+)
+HELP_TOPICS = tuple(_TOPICS.split())
 """Commands that have a help page."""
 
 SORT_KEYS = ("memory", "time", "nice", "tokens", "pid")
@@ -46,14 +46,19 @@ _PLAIN = (
     *(f"help {topic}" for topic in HELP_TOPICS),
 )
 
-_PID = ("kill", "kill -KILL", "kill -INT", "stop", "cont", "renice 10", "renice -10", "wait", "attach", "log", "fork")
+_PID = (
+    *("kill", "kill -KILL", "kill -INT", "stop", "cont", "renice 10", "renice -10"),
+    *("wait", "attach", "log", "fork", "disown"),
+)
+"""Commands on a process, named by its PID or as a job."""
+
 
 FORMS: tuple[str, ...] = (
     *_PLAIN,
-    *(f"{command} <n1>" for command in (*_PID, "disown")),
-    *(f"{command} %<n1>" for command in ("fg", "bg")),
+    *(f"{command} {place}" for command in _PID for place in ("<n1>", "<j1>")),
+    *(f"kill -<g1> {place}" for place in ("<n1>", "<j1>")),
     *(f"{command} <j1>" for command in ("fg", "bg")),
-    "kill -<g1> <n1>",
+    *(f"{command} <n1> <j1>" for command in ("renice", "fork -n", "ulimit -t", "ulimit -n")),
     *(
         f"{command} {places}"
         for command in ("renice", "fork -n", "ulimit -t", "ulimit -n")

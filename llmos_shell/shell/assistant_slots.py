@@ -31,9 +31,8 @@ class Slot:
 
 _SIGNALS = {"1": "HUP", "2": "INT", "9": "KILL", "15": "TERM", "18": "CONT", "19": "STOP"}
 _NAMES = "HUP|INT|KILL|TERM|STOP|CONT"
-_WORDS = {w: str(n) for n, w in enumerate([
-    "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
-], 2)}
+_NUMERALS = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+_WORDS = {word: str(number) for number, word in enumerate(_NUMERALS, 2)}
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
 _FAMILIES = (
     "llama|qwen|mistral|mixtral|gemma|phi|smollm|tinyllama|tinystories|stories|deepseek|falcon|pythia|gpt|granite|olmo"
@@ -47,12 +46,10 @@ _MODEL = re.compile(
     re.IGNORECASE,
 )
 _NAMED_MODEL = re.compile(r"\b(?:model (?:named|called)|(?:un)?load(?! up))\s+([\w.:-]*\w)\s*[.!?]*$", re.IGNORECASE)
-_NOT_MODELS = frozenset(
-    [
-    "a", "an", "another", "it", "them", "model", "models", "something", "this", "that", "one", "some", "up",
-    "please", "now", "memory", "file", "all", "everything", "help", "command", "manual", "usage", "options",
-    "flags", "syntax", "docs", "documentation", "do", "mean", "work",
-]
+_NOT_MODELS = re.compile(
+    r"a|an|another|it|them|model|models|something|this|that|one|some|up|please|now|memory|file|"
+    r"all|everything|help|command|manual|usage|options|flags|syntax|docs|documentation|do|mean|work",
+    re.IGNORECASE,
 )
 _FILE = re.compile(
     rf"(?<![\w.~/-])(?:~?/[\w./-]*|~(?!\w)|\.\.?/[\w./-]*|\w[\w.-]*/[\w./-]*|[\w-][\w.-]*\.(?:{_ENDINGS})(?!\w))(?<![.])"
@@ -61,7 +58,7 @@ _SIGNAL = re.compile(
     rf"(?i:\bsig-?({_NAMES})\b)|(?i:\bsignal\s+({_NAMES}|1|2|9|15|18|19)\b)"
     rf"|(?i:(?<=\bkill )-({_NAMES}|9|15)(?!\S))|\b({_NAMES})\b"
 )
-_JOB = re.compile(r"(?<!\w)%\d+(?!\w)")
+_JOB = re.compile(r"(?i:\bjob\s+(?:number\s+|no\.?\s+)?[#%]?|(?<!\w)%)(\d+)(?!\w)")
 _DURATION = re.compile(
     r"(?<![\w.])(\d+)\s*(?:(s)(?:ec(?:ond)?s?)?|(m)(?:in(?:ute)?s?)?|(h)(?:(?:ou)?rs?)?)\b", re.IGNORECASE
 )
@@ -73,8 +70,8 @@ _NUMBER = re.compile(
 _NUMERAL = re.compile(rf"\b({'|'.join(_WORDS)})\b", re.IGNORECASE)
 _TAIL = re.compile(
     r"(?<=\w):\s+(\S+\s+\S.*?)\s*$"
-    r"|^\s*(?:(?:please|can you|could you)\s+)?(?:ask|tell|have|let|make|get)\s+(?:the\s+)?(?:model|llm|ai)\s+(?:to\s+)?"
-    r"((?!(?:to|a|an|the|some|my|this|something|about|for|with|questions|answer|complete|continue|do|process)\b)"
+    r"|^\s*(?:(?:please|can you|could you)\s+)?(?:ask|tell|have|let|make|get)\s+(?:the\s+)?(?:model|llm|ai)\s+"
+    r"(?:to\s+)?((?!(?:to|a|an|the|some|my|this|something|about|for|with|questions|answer|complete|continue|do|process)\b)"
     r"\S+\s+\S.*?)\s*$",
     re.IGNORECASE,
 )
@@ -83,12 +80,10 @@ _FOLDER = re.compile(
     r"|\b(?:to|into|enter|open)\s+the\s+([\w-]+)\s+(?:folder|directory|dir)\b",
     re.IGNORECASE,
 )
-_NOT_FOLDERS = frozenset(
-    [
-    "a", "an", "another", "the", "this", "that", "my", "home", "parent", "upper", "higher", "outer", "enclosing",
-    "current", "working", "present", "previous", "last", "up", "back", "different", "some", "other", "to", "into",
-    "home", "dot", "new",
-]
+_NOT_FOLDERS = re.compile(
+    r"a|an|another|the|this|that|my|home|parent|upper|higher|outer|enclosing|current|working|"
+    r"present|previous|last|up|back|different|some|other|to|into|dot|new",
+    re.IGNORECASE,
 )
 
 
@@ -126,17 +121,17 @@ def _finds(question: str, models: Sequence[str]) -> Iterator[tuple[int, int, str
         if not (bare and question.isupper()):
             yield *found.span(), "g", _SIGNALS.get(name, name), ""
     for found in _JOB.finditer(question):
-        yield *found.span(), "j", found.group(), ""
+        yield *found.span(1), "j", f"%{found.group(1)}", ""
     for found in _MODEL.finditer(question):
         yield *found.span(), "m", found.group(), ""
     for found in _NAMED_MODEL.finditer(question):
-        if found.group(1).lower() not in _NOT_MODELS and not found.group(1).isdigit():
+        if not _NOT_MODELS.fullmatch(found.group(1)) and not found.group(1).isdigit():
             yield *found.span(1), "m", found.group(1), ""
     for found in _FILE.finditer(question):
         yield *found.span(), "f", found.group(), ""
     for found in _FOLDER.finditer(question):
         value = next(group for group in found.groups() if group)
-        if value.lower() not in _NOT_FOLDERS:
+        if not _NOT_FOLDERS.fullmatch(value):
             yield found.start(found.lastindex or 0), found.end(found.lastindex or 0), "f", value, ""
     for found in _DURATION.finditer(question):
         unit = next(group for group in found.groups()[1:] if group).lower()

@@ -25,6 +25,7 @@ class DirectShell:
         self._name = name
         self._session: Session | None = None
         self._variables: dict[str, str] = {}
+        self._tracked: list[int] = []
 
     def client(self) -> Client:
         """The connection to the daemon, made on first use and made again when it was lost."""
@@ -34,10 +35,15 @@ class DirectShell:
             self._session = Session(self._name)
         return self._session.client()
 
-    def own(self, pid: int) -> None:
-        """Remembers a process to take back after a reconnect."""
+    def track(self, pid: int) -> None:
+        """A command waits for this process: it is taken back after a reconnect, and stopped by Ctrl-Z."""
         if self._session is not None:
             self._session.own(pid)
+        self._tracked.append(pid)
+        if len(self._tracked) == 1 and os.isatty(0):
+            from llmos_shell.shell.suspend import stop_together
+
+            stop_together(lambda: self._tracked)
 
     def get(self, name: str) -> str | None:
         """A variable's value."""
@@ -54,14 +60,26 @@ class DirectShell:
             return context.error(words[0], unknown_command(words[0])) + 126
         return commands.invoke(command, words[1:], context)
 
-    def jobs(self) -> Any:
-        """There is no job table outside a shell."""
-        raise LlmosError(Code.ENOENT, "there are no jobs here", hint="use PIDs; jobs belong to a running `llmos` shell")
+    def jobs(self) -> NoJobs:
+        """An empty table: jobs belong to a shell with a language."""
+        return NoJobs()
 
     def close(self) -> None:
         """Ends the session, if it ever began."""
         if self._session is not None:
             self._session.close()
+
+
+class NoJobs:
+    """The table of a shell that has no jobs."""
+
+    def find(self, spec: str) -> Any:
+        """There is none."""
+        raise LlmosError(Code.ESRCH, f"{spec}: no such job", hint="jobs belong to a running `llmos` shell; use PIDs")
+
+    def of_pid(self, pid: int) -> Any:
+        """No process is part of a job."""
+        return None
 
 
 def unknown_command(word: str) -> LlmosError:

@@ -1,6 +1,6 @@
 """The interpreter: a `Shell` executes the shell language with real files, pipes and processes.
 
-This is the published surface; the front end (REPL, `-c`, scripts) uses nothing else:
+What the front end (REPL, `-c`, scripts) uses:
 
     shell = Shell(interactive=False, name="llmos", args=[])
     status = shell.run_text("echo hi | cat", name="-c")
@@ -9,72 +9,298 @@ This is the published surface; the front end (REPL, `-c`, scripts) uses nothing 
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
+import threading
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from llmos_shell.lang import ast
+from llmos_shell.lang.errors import ExpansionError, ShellSyntaxError, Source
+from llmos_shell.lang.parser import Parser, parse
+from llmos_shell.shell.control import ExitShell, LeaveLoop, ReturnFromFunction, StopRequested
+from llmos_shell.shell.execution import RECURSION_LIMIT, Executor
+from llmos_shell.shell.folders import Restore
+from llmos_shell.shell.jobs import Job, Jobs
+from llmos_shell.shell.terminal import Terminal, flush_streams, inherited_defaults
 
 if TYPE_CHECKING:
     from llmos_shell.ipc.client import Client
+    from llmos_shell.ipc.session import Session
     from llmos_shell.shell.command import Context
 
 
-class Shell:
+class Shell(Executor):
     """One shell: variables, functions, options, jobs, and the connection to the daemon."""
-
-    interactive: bool
-    last_status: int
-    exited: int | None  # set once `exit` was executed (or errexit fired): leave with this status
 
     def __init__(self, *, interactive: bool = False, name: str = "llmos", args: Sequence[str] = ()) -> None:
         """`name` is `$0`, `args` the positional parameters. Interactive shells take the terminal (job control)."""
+        super().__init__()
+        self.shell = self
+        self.interactive = interactive
+        self.name = name
+        self.parameters = list(args)
+        self.exited: int | None = None  # set once `exit` was executed: leave with this status
+        self.kept: list[int] = []  # descriptors that `exec` opened
+        self.terminal = Terminal.of_stdin() if interactive else None
+        self.job_control = self.terminal is not None
+        self.default_signals = inherited_defaults(self.job_control)
+        self.warned_of_jobs = False
+        self.interrupts = 0  # how often Ctrl-C was pressed since this was last set to 0
+        self._jobs = Jobs()
+        self._root = self
+        self._session: Session | None = None
+        self._session_lock = threading.Lock()
+        self.context: Context | None = None  # of the command that runs another one (`nice`, `nohup`, `time`)
+        self._catch_interrupts()
+        if sys.getrecursionlimit() < RECURSION_LIMIT:
+            sys.setrecursionlimit(RECURSION_LIMIT)
+        if "PWD" not in self.variables.values or not _names_here(self.variables.values["PWD"]):
+            self._set_pwd()
+
+    def _catch_interrupts(self) -> None:
+        """Counts Ctrl-C, so that a command that was interrupted can be told from one that only says so."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+            return
+
+        def count(_number: int, _frame: FrameType | None) -> None:
+            self.interrupts += 1
+            raise KeyboardInterrupt
+
+        signal.signal(signal.SIGINT, count)
+
+    def _set_pwd(self) -> None:
+        try:
+            self.variables.set("PWD", os.getcwd())
+        except OSError:
+            self.variables.values.pop("PWD", None)
+
+    def subshell(self, *, background: bool = False) -> Shell:
+        """A copy whose changes stay in it. It shares the connection; in the background its job table is its own."""
+        other = Shell.__new__(Shell)
+        other.__dict__.update(self.__dict__)
+        other.shell = other
+        other.variables = self.variables.copy()
+        other.functions = self.functions.copy()
+        other.aliases = self.aliases.copy()
+        other.options = self.options.copy()
+        other.parameters = self.parameters
+        other.traps = {name: action for name, action in self.traps.items() if action == ""}
+        other.depth = self.depth + 1
+        other.kept = []
+        other.folder = Restore(active=True)
+        other._jobs = Jobs() if background else self._jobs.copy()
+        other.pipeline = None
+        other._renew_expander()
+        return other
+
+    def outermost(self) -> Shell:
+        """The shell that this is a subshell of."""
+        return self._root
+
+    # -- programs ----------------------------------------------------------------------------------------------------
 
     def run_text(self, text: str, name: str = "") -> int:
         """Executes a program; syntax errors and expansion errors are reported on stderr. Never raises but for bugs.
 
-        An interrupt (Ctrl-C) gives status 130. In an interactive shell a line beginning with `?` runs the command `?`
-        with the rest of the line as its only argument.
+        An interrupt (Ctrl-C) gives status 130. A line beginning with `?` runs the command `?` with the rest of the line
+        as its only argument.
         """
-        raise NotImplementedError
+        if self.exited is not None:
+            return self.exited
+        try:
+            self.run_program(text, name, ask=True)
+        except ExitShell as leave:
+            self.last_status = self.exited = leave.status
+        except (ReturnFromFunction, LeaveLoop):
+            pass
+        except StopRequested:
+            self.last_status = 148
+        except KeyboardInterrupt:
+            self.last_status = 130
+            if self.interactive:
+                self.say("")
+            else:
+                self.exited = 130
+        except Exception as error:
+            self.last_status = self._report(error)
+        finally:
+            self.loops = 0
+            self._tested = 0
+        return self.last_status
+
+    def run_program(self, text: str, name: str, *, ask: bool = False) -> int:
+        """Executes a program inside another (`eval`, `.`, traps); control flow and interrupts pass through.
+
+        Syntax and expansion errors end it with status 2, and a non-interactive shell with it.
+        """
+        source = Source(text, name)
+        saved, self.source = self.source, source
+        try:
+            return self._run_lines(source, ask)
+        except ShellSyntaxError as error:
+            where = f"{name}: " if name and name != "-c" else ""
+            self.complain(f"{where}{error}", 2)
+        except ExpansionError as error:
+            self.complain(f"{error}", 2)
+        except RecursionError:
+            self.complain("commands are nested too deeply", 2)
+        finally:
+            self.source = saved
+        self.last_status = 2
+        if not self.interactive or self.depth:
+            raise ExitShell(2)
+        return 2
+
+    def _run_lines(self, source: Source, ask: bool) -> int:
+        parser = Parser(source, ask=ask, aliases=self.aliases)
+        status = 0
+        if self.options.verbose:
+            self.say(source.text.rstrip("\n"))
+        while (command := parser.next_command()) is not None:
+            if not self.options.noexec or self.interactive:
+                status = self.execute(command)
+        return status
 
     def run_file(self, path: str, args: Sequence[str] = ()) -> int:
         """Executes a script file with these positional parameters."""
-        raise NotImplementedError
+        try:
+            with open(path, "rb") as file:
+                data = file.read()
+        except (OSError, ValueError) as error:
+            self.last_status = self.complain(f"{path}: {getattr(error, 'strerror', None) or error}".lower(), 127)
+            return self.last_status
+        self.parameters = list(args)
+        return self.run_text(data.decode("utf-8", "surrogateescape"), path)
 
     def complete_input(self, text: str) -> str:
         """`complete`, `incomplete` (the REPL asks for another line), or the message of the syntax error."""
-        raise NotImplementedError
+        try:
+            parse(text, ask=True, more=True)
+        except ShellSyntaxError as error:
+            return "incomplete" if error.incomplete else str(error)
+        return "complete"
 
     def before_prompt(self) -> None:
         """To be called before each prompt: reports jobs that ended or stopped, and takes the terminal back."""
-        raise NotImplementedError
+        flush_streams()
+        if self.terminal is not None:
+            self.terminal.take_back(restore_modes=False)
+        for line in self._jobs.news():
+            self.say(line)
 
     def close(self) -> int:
-        """Ends the shell: runs the EXIT trap, hangs up on jobs if interactive, closes the connection; its status."""
-        raise NotImplementedError
+        """Ends the shell: runs the EXIT trap, hangs up on jobs if interactive, closes the connection; its status.
+
+        A non-interactive shell first waits for those background jobs that run in this process.
+        """
+        status = self.last_status if self.exited is None else self.exited
+        try:
+            status = self._run_exit_trap(status)
+            if self.interactive:
+                self._jobs.hang_up()
+            else:
+                for job in self._jobs:
+                    job.wait_threads()
+        except KeyboardInterrupt:
+            status = 130
+        flush_streams()
+        self.close_files()
+        if self.terminal is not None:
+            self.terminal.close()
+        if self._session is not None:
+            self._session.close()
+        return status
+
+    def close_files(self) -> None:
+        """Closes what `exec` opened."""
+        for fd in self.kept:
+            try:
+                os.close(fd)
+            except OSError:
+                pass
+        self.kept = []
+
+    # -- what commands ask of the shell ------------------------------------------------------------------------------
 
     def client(self) -> Client:
         """The connection to the daemon, made on first use; made anew, with the jobs reclaimed, after it was lost."""
-        raise NotImplementedError
+        return self.session().client()
+
+    def session(self) -> Session:
+        """Keeps the connection."""
+        root = self._root
+        with root._session_lock:
+            if root._session is None:
+                from llmos_shell.ipc.session import Session
+
+                title = "llmos" if root.interactive else f"llmos {root.name}"
+                root._session = Session(title, interactive=root.interactive)
+            return root._session
 
     def get(self, name: str) -> str | None:
         """A variable's value, None when unset."""
-        raise NotImplementedError
+        return self.lookup(name) if name else None
 
     def set(self, name: str, value: str) -> None:
         """Sets a variable."""
-        raise NotImplementedError
+        self.assign(name, value)
+
+    def jobs(self) -> Jobs:
+        """The job table."""
+        return self._jobs
 
     def run_words(self, words: Sequence[str], context: Context) -> int:
         """Runs a command given as words, in the given context (its files, `nice`, `detached`, tracking)."""
-        raise NotImplementedError
-
-    def jobs(self) -> Any:
-        """The job table (`llmos_shell.shell.jobs.Jobs`)."""
-        raise NotImplementedError
+        saved = self.context, self.files
+        self.context = context
+        try:
+            return self.run_command(list(words))
+        finally:
+            self.context, self.files = saved
 
     def command_names(self) -> list[str]:
         """All words that can be run except the host's programs: functions, aliases, built-ins (for completion)."""
-        raise NotImplementedError
+        from llmos_shell.shell.builtins import all_names
+
+        return sorted({*self.functions, *self.aliases, *all_names()})
 
     def variable_names(self) -> list[str]:
         """All variables that are set (for completion)."""
-        raise NotImplementedError
+        return sorted(self.variables.values)
+
+    # -- built-in commands that are not part of the language ---------------------------------------------------------
+
+    def run_llmos(self, words: list[str]) -> int:
+        """Runs a command of `commands/` with this shell's files."""
+        from llmos_shell.shell.bridge import run_llmos
+
+        return run_llmos(self, words)
+
+    def signal_model(self, pid: int, name: str) -> None:
+        """Sends a signal to a model process; one that has ended is no error."""
+        from llmos_shell.shell.bridge import signal_model
+
+        signal_model(self, pid, name)
+
+    def new_job(self, node: ast.Command, *, own_group: bool) -> Job:
+        """A job that is not in the table yet."""
+        return Job(node, group=0 if own_group else None, signal_model=self.signal_model)
+
+    def _renew_expander(self) -> None:
+        from llmos_shell.lang.expansion import Expander
+
+        self._expander = Expander(self)
+
+
+def _names_here(path: str) -> bool:
+    """Whether an inherited PWD is right."""
+    try:
+        return path.startswith("/") and os.path.samestat(os.stat(path), os.stat("."))
+    except (OSError, ValueError):
+        return False
+

@@ -99,11 +99,13 @@ def gather(context: Context, model: str | None, words: Sequence[str], *, names: 
 
 
 def is_model(context: Context, word: str, names: Sequence[str] | None = None) -> bool:
-    """Whether a word names a model: a weights file that exists, or an entry of models.toml."""
+    """Whether a word names a model: a weights file (ENOENT when it does not exist), or an entry of models.toml."""
     import os
 
-    if word.endswith(".gguf"):
-        return os.path.isfile(word)
+    if word.endswith(".gguf") and not any(char.isspace() for char in word):
+        if not os.path.isfile(word):
+            raise LlmosError(Code.ENOENT, f"{word}: no such file", hint="quote the whole prompt if it is no model")
+        return True
     if not word or any(char.isspace() for char in word):
         return False
     return word in (model_names(context) if names is None else names)

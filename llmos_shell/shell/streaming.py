@@ -99,6 +99,7 @@ class _Follower:
             with Uninterrupted():
                 self._take(fresh)
                 self.offset = max(self.offset, fresh.offset + len(fresh.text))
+                self.context.reached(self.pid, self.offset)
             if fresh.text:
                 self.context.out.flush()
             if item.turn is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -41,6 +42,9 @@ class Teller:
         self.loop = Loop(engine)
         self.text: dict[int, str] = {}
         self.tokens: dict[int, list[int]] = {}
+
+    def free(self, seq: int) -> None:
+        self.loop.handle(abi.Free(seq))
 
     def open(self, seq: int, tokens: tuple[int, ...] = (), source: Any = None) -> list[Any]:
         known = tokens or self.prompt
@@ -95,3 +99,47 @@ def test_park_fork_and_crash_leave_no_trace(engine: LlamaEngine, expected: str, 
     teller.grant(2, 3, 4)
     teller.tell()
     assert {told + teller.text[seq] for seq in (2, 3, 4)} == {expected}
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_any_history_tells_the_same_story(engine: LlamaEngine, expected: str, tmp_path: Path, seed: int) -> None:
+    """Parked (also in images that were damaged), forked, dropped and paused at random, in a pool that is too small."""
+    random = Random(seed)
+    teller, live, parked, newest = Teller(engine), [0], list[tuple[int, Path]](), 0
+    teller.open(0)
+    for _ in range(120):
+        action = random.choice(["run", "run", "open", "fork", "park", "return", "drop"])
+        seq = random.choice(live) if live else None
+        path = tmp_path / str(newest)
+        source: Any = None
+        if action == "run" or (seq is None and action != "open" and not parked):
+            limits = [(each, len(teller.tokens[each]) + random.randrange(1, 40)) for each in live]
+            teller.loop.handle(abi.Run(tuple(abi.Grant(*limit) for limit in limits), random.choice([1, 7, 64])))
+            teller.tell()
+            continue
+        newest += 1
+        if action == "open":
+            known, text = teller.prompt, ""
+        elif parked and (action == "return" or seq is None):
+            seq, image = parked.pop(random.randrange(len(parked)))
+            known, text, source = tuple(teller.tokens[seq]), teller.text.get(seq, ""), abi.ImageFile(str(image))
+        elif seq is not None and action == "park":
+            teller.loop.handle(abi.Export(seq, str(path)))
+            if random.random() < 0.3:
+                path.write_bytes(path.read_bytes()[: -random.randrange(1, 300)])
+            parked.append((seq, path))
+            live.remove(seq)
+            teller.free(seq)
+            continue
+        elif seq is not None:
+            known, text = tuple(teller.tokens[seq]), teller.text.get(seq, "")
+            source = abi.CopyOf(seq, random.randrange(1, len(known) + 1)) if action == "fork" else None
+        if len(live) >= 30:
+            live.remove(gone := random.choice(live))
+            teller.free(gone)
+        (answer,) = teller.open(newest, known, source)
+        assert isinstance(answer, abi.Opened)
+        teller.text[newest] = text
+        live.append(newest)
+    for seq in live:
+        assert expected.startswith(teller.text.get(seq, ""))

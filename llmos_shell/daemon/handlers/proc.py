@@ -11,7 +11,8 @@ from llmos_shell.abi.types import ExitInfo, Kind, ProcessInfo
 from llmos_shell.daemon import lifecycle, signals
 from llmos_shell.daemon.follow import Follower
 from llmos_shell.daemon.handlers.start import check_limits, check_nice, fork, spawn, take_input
-from llmos_shell.daemon.process import Phase, Process, decode_record, from_record
+from llmos_shell.daemon.process import Figures, Phase, Process
+from llmos_shell.daemon.record import decode_record, from_record
 from llmos_shell.daemon.syscalls import Context, Handler
 
 
@@ -21,8 +22,8 @@ async def list_(context: Context, args: abi.List) -> tuple[ProcessInfo, ...]:
     ended: dict[int, ProcessInfo] = {}
     if args.all:
         for row in await core.read(lambda: core.journal.history(max(0, args.limit))):
-            process = core.table.find(row.pid) or revived_record(row.record)
-            ended[row.pid] = process.info(core.figures(process))
+            if core.table.find(row.pid) is None:
+                ended[row.pid] = _old_row(row.record)
     living: dict[int, ProcessInfo] = {}
     for process in core.table:
         if process.kind is Kind.SESSION and not args.sessions:
@@ -74,6 +75,7 @@ async def wait(context: Context, args: abi.Wait) -> ExitInfo | None:
         raise LlmosError(Code.ETIMEDOUT, text, pid=args.pid) from None
     if process.alive:
         return None
+    await context.core.durable()
     if not process.reaped and context.caller.pid in (process.session, process.ppid):
         lifecycle.reap(context.core, process)
     return process.exit
@@ -132,9 +134,10 @@ async def until(process: Process, over: Callable[[], bool]) -> None:
         process.watchers.discard(look)
 
 
-def revived_record(record: bytes) -> Process:
-    """The process of a record, without its tokens."""
-    return from_record(decode_record(record), [], "")
+def _old_row(data: bytes) -> ProcessInfo:
+    """The row of a process that only the journal remembers."""
+    record = decode_record(data)
+    return from_record(record, [], "").info(Figures(record.token_count))
 
 
 def _model_process(context: Context, pid: int) -> Process:

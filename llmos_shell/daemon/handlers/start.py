@@ -38,10 +38,12 @@ async def spawn(context: Context, args: abi.Spawn) -> abi.Spawned:
     lifecycle.spawned(core, process)
     if process.chat and (not process.turns or process.turns[-1].role not in ("user", "prompt")):
         lifecycle.sleep(core, process)
+        await core.durable()
         return abi.Spawned(process.pid)
     outcome = turns.begin(core, process)
     try:
         await asyncio.wait([outcome], timeout=ANSWER_SECONDS)
+        await core.durable()
     except asyncio.CancelledError:
         lifecycle.end(core, process, Reason.INTERRUPT)
         raise
@@ -66,7 +68,8 @@ async def take_input(context: Context, args: abi.Input) -> abi.InputTaken:
         lifecycle.end(core, process, Reason.END)
         return abi.InputTaken(process.output.length)
     if process.phase is not Phase.IDLE:
-        raise LlmosError(Code.EBUSY, f"process {args.pid} is still answering", hint="wait, or interrupt it", pid=args.pid)
+        text = f"process {args.pid} is still answering"
+        raise LlmosError(Code.EBUSY, text, hint="wait, or interrupt it", pid=args.pid)
     before = process.sampling
     process.sampling = merged(before, args.sampling)
     offset = process.output.length
@@ -74,6 +77,7 @@ async def take_input(context: Context, args: abi.Input) -> abi.InputTaken:
     outcome = turns.begin(core, process)
     try:
         error = await outcome
+        await core.durable()
     except asyncio.CancelledError:
         _take_back(core, process, before)
         raise
@@ -103,7 +107,7 @@ async def fork(context: Context, args: abi.Fork) -> abi.Forked:
     source = await core.recall(args.pid)
     if source.kind is Kind.SESSION:
         raise LlmosError(Code.EINVAL, f"{args.pid} is a session and cannot be copied", pid=args.pid)
-    entry = core.registry.resolve(source.model)
+    core.registry.resolve(source.model)
     children = [_copy(context, source, args) for _ in range(args.count)]
     for child in children:
         lifecycle.spawned(core, child)
@@ -111,10 +115,11 @@ async def fork(context: Context, args: abi.Fork) -> abi.Forked:
             turns.begin(core, child).cancel()
         elif child.phase is Phase.READY:
             core.spawn_task(_resume(context, child))
-        elif (conductor := core.residency.find(entry.path if entry.name != source.model else source.model)) is not None:
+        elif (conductor := core.residency.find(child.model)) is not None:
             conductor.attach(child)
             if conductor.workshop.pager is not None and child.tokens:
                 conductor.workshop.pager.open_idle(child)
+    await core.durable()
     return abi.Forked(tuple(child.pid for child in children))
 
 
@@ -146,9 +151,9 @@ def _new_process(context: Context, args: abi.Spawn, entry: ModelEntry) -> Proces
     if sampling.seed is None:
         sampling = structs.replace(sampling, seed=secrets.randbits(64))
     ppid, session = _place(context, args)
-    known = entry.path if args.model.endswith(".gguf") and args.model != entry.name else entry.name
     process = Process(
-        core.table.next_pid(), args.name or _name(args), Kind.MODEL, ppid=ppid, session=session, model=known,
+        core.table.next_pid(), args.name or _name(args), Kind.MODEL, ppid=ppid, session=session,
+        model=core.residency.key_of(entry),
         nice=args.nice, tty=context.caller.tty, chat=args.chat, sampling=sampling, limits=args.limits,
     )  # fmt: skip
     process.raw = args.prompt is not None
@@ -162,7 +167,8 @@ def _first_turns(args: abi.Spawn, entry: ModelEntry) -> list[Turn]:
     messages: tuple[Message, ...] = args.messages or ()
     for message in messages:
         if message.role not in ("system", "user", "assistant"):
-            raise LlmosError(Code.EINVAL, f"a message has the role {message.role!r}", hint="use system, user or assistant")
+            text = f"a message has the role {message.role!r}"
+            raise LlmosError(Code.EINVAL, text, hint="use system, user or assistant")
     if entry.system and not (messages and messages[0].role == "system"):
         messages = (Message("system", entry.system), *messages)
     return [Turn(message.role, message.content) for message in messages]
@@ -246,7 +252,7 @@ def _check_sampling(s: Sampling) -> None:
         ("repeat_last", s.repeat_last < 0, "0 (off) or more"),
         ("max_tokens", s.max_tokens is not None and s.max_tokens < 1, "1 or more"),
         ("logprobs", not 0 <= s.logprobs <= 100, "0 (off) to 100"),
-        ("seed", s.seed is not None and not 0 <= s.seed < 1 << 64, "0 to 2⁶⁴−1"),
+        ("seed", s.seed is not None and not 0 <= s.seed < 1 << 64, "0 to 2**64 - 1"),
     )
     for name, is_wrong, allowed in wrong:
         if is_wrong:
@@ -254,7 +260,7 @@ def _check_sampling(s: Sampling) -> None:
 
 
 def check_nice(value: int) -> None:
-    """Raises EINVAL outside −20…19."""
+    """Raises EINVAL outside -20…19."""
     if not NICE_MIN <= value <= NICE_MAX:
         raise LlmosError(Code.EINVAL, f"nice {value} is out of range", hint=f"use {NICE_MIN} to {NICE_MAX}")
 
@@ -264,4 +270,3 @@ def check_limits(limits: Limits) -> None:
     for name, value in (("tokens", limits.tokens), ("seconds", limits.seconds), ("kv_tokens", limits.kv_tokens)):
         if value is not None and value <= 0:
             raise LlmosError(Code.EINVAL, f"a limit of {value:g} {name} is not positive")
-

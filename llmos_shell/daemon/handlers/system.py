@@ -6,11 +6,10 @@ import asyncio
 import os
 from collections import deque
 
-import psutil
-
 from llmos_shell import __version__, paths
 from llmos_shell.abi import syscalls as abi
 from llmos_shell.abi.types import Event, Kind, State
+from llmos_shell.daemon import host
 from llmos_shell.daemon.conductor import Conductor
 from llmos_shell.daemon.core import Core
 from llmos_shell.daemon.policies import POLICIES, policy_named
@@ -89,7 +88,7 @@ async def dmesg(context: Context, args: abi.Dmesg) -> None:
 async def memory(context: Context, args: abi.Nothing) -> abi.MemoryInfo:
     """`free`."""
     core = context.core
-    ram = psutil.virtual_memory()
+    ram = host.memory()
     pools = [_pool(conductor) for conductor in core.residency.all()]
     return abi.MemoryInfo(
         ram.total, ram.available, core.park.used, core.park.limit, tuple(pool for pool in pools if pool is not None)
@@ -113,7 +112,7 @@ async def set_policy(context: Context, args: abi.PolicyName) -> abi.SchedulerInf
     core.policy = args.policy
     for conductor in core.residency.all():
         conductor.scheduler.set_policy(args.policy)
-        conductor.replan()
+        conductor.planner.replan()
     core.events.info("sched", f"policy {args.policy}", context.caller.pid)
     return await show_scheduler(context, abi.Nothing())
 

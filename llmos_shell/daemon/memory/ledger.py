@@ -87,8 +87,7 @@ class Ledger:
         if want_tokens > sequence.limit:
             self._unshare(sequence)
             missing = min(self._count(want_tokens), self.quota) - len(sequence.pages)
-            if not self._must_copy(sequence):
-                sequence.pages += [self._pages.take() for _ in range(min(missing, self.free_pages))]
+            sequence.pages += [self._pages.take() for _ in range(min(missing, self.free_pages))]
             self._settle(seq, sequence)
         return sequence.limit
 
@@ -210,6 +209,10 @@ class Ledger:
         """(pages the sequence references, of these the ones another open sequence references too)."""
         table = self._sequence(seq).pages
         return len(table), bisect_left(table, True, key=lambda page: self._pages.live(page) < 2)
+
+    def pages_held(self, seqs: Iterable[int]) -> int:
+        """Pages that any of these sequences references, shared ones counted once."""
+        return len({page for seq in seqs for page in self._sequence(seq).pages})
 
     def length(self, seq: int) -> int:
         """Tokens whose KV is computed."""

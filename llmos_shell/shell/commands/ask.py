@@ -89,6 +89,8 @@ def consult(context: Context, question: str, model: str, names: Sequence[str], *
         context.out.write(to_json({"kind": proposal.kind, "text": proposal.text, "destructive": proposal.destructive}))
     elif proposal.kind == "command" and context.shell.interactive and context.is_terminal():
         propose(proposal.text)
+        if proposal.destructive:
+            print("[this ends or overwrites something: look before pressing Enter]", file=context.err)
     else:
         context.out.write(proposal.text + "\n")
     context.out.flush()

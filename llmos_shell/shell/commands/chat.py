@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from llmos_shell.abi.errors import LlmosError
 from llmos_shell.abi.syscalls import PROC_ADOPT, PROC_DETACH, PROC_FORK, PROC_INFO, Adopt, Fork, Forked, Pid, Spawn
 from llmos_shell.abi.types import ProcessInfo
 from llmos_shell.shell.command import Args, Command, Context, Operand, Option, UsageError
@@ -27,7 +28,11 @@ def _chat(context: Context, args: Args) -> int:
         return 0
     if context.is_terminal():
         conversation.note(f"process {conversation.pid}; Ctrl-D ends it, /detach leaves it asleep, /help says more")
-    ending = converse(conversation, read_lines(context))
+    try:
+        ending = converse(conversation, read_lines(context))
+    except (BrokenPipeError, KeyboardInterrupt, LlmosError):
+        conversation.end()
+        raise
     if ending.how == "exit":
         return ending.status
     if ending.how != "detach":

@@ -52,9 +52,14 @@ def process_row(process: ProcessInfo, indent: str = "") -> list[str]:
         str(process.context_tokens),
         str(process.generated_tokens),
         duration(process.device_seconds),
-        process.model or "-",
+        model_name(process),
         indent + process.name,
     ]
+
+
+def model_name(process: ProcessInfo) -> str:
+    """The model's name; of a weights file without the folder it is in."""
+    return process.model.rpartition("/")[2] or "-"
 
 
 def state_text(process: ProcessInfo) -> str:
@@ -127,7 +132,7 @@ def _draw(arranged: Sequence[tuple[int, ProcessInfo]]) -> list[str]:
         stem = "".join("│  " if level in open_depths else "   " for level in range(1, depth))
         branch = ("├─ " if depth in open_depths else "└─ ") if depth else ""
         open_depths = {level for level in open_depths if level < depth} | {depth}
-        what = f" [{process.model}]" if process.model else ""
+        what = f" [{model_name(process)}]" if process.model else ""
         lines.append(f"{stem}{branch}{process.pid} {clean(process.name)}{what} {state_text(process)}")
     return lines[::-1]
 

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from llmos_shell.abi.errors import LlmosError
-from llmos_shell.abi.syscalls import PROC_SPAWN, PROC_TRANSCRIPT, PROC_WAIT, Output, Pid, Spawn, Spawned, Wait
-from llmos_shell.abi.types import Limits, Message, TokenLogprob
+from llmos_shell.abi.syscalls import (
+    PROC_KILL,
+    PROC_SPAWN,
+    PROC_TRANSCRIPT,
+    PROC_WAIT,
+    Kill,
+    Output,
+    Pid,
+    Spawn,
+    Spawned,
+    Wait,
+)
+from llmos_shell.abi.types import Limits, Message, Signal, TokenLogprob
 from llmos_shell.shell.command import Args, Command, Context, Operand, Option, UsageError
 from llmos_shell.shell.limits import shell_limits
 from llmos_shell.shell.prompts import MODEL_OPTION, SAMPLING_OPTIONS, Prompt, gather, sampling_of
 from llmos_shell.shell.streaming import Followed, Progress, describe_exit, describe_prefill, follow_output
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 LIMIT_OPTIONS = (
     Option(("--time-limit",), "end the process after this time", "TIME", "duration"),
@@ -79,8 +90,6 @@ def _name(prompt: Prompt) -> str:
 
 def print_text(context: Context, pid: int, echo: str = "", *, command: str = "run", lines: bool = False) -> int:
     """Streams prompt and continuation as they are; a terminal gets a final line end, with `lines` any output does."""
-    context.out.write(echo)
-    context.out.flush()
     last = echo[-1:]
 
     def take(item: Output) -> None:
@@ -88,11 +97,27 @@ def print_text(context: Context, pid: int, echo: str = "", *, command: str = "ru
         context.out.write(item.text)
         last = item.text[-1:] or last
 
-    followed = follow_with_progress(context, pid, take)
-    if (lines or context.is_terminal()) and last not in ("", "\n"):
-        context.out.write("\n")
-    context.out.flush()
+    with ending_with_reader(context, pid):
+        context.out.write(echo)
+        context.out.flush()
+        followed = follow_with_progress(context, pid, take)
+        if (lines or context.is_terminal()) and last not in ("", "\n"):
+            context.out.write("\n")
+        context.out.flush()
     return exit_status(context, followed, command)
+
+
+@contextmanager
+def ending_with_reader(context: Context, pid: int) -> Iterator[None]:
+    """Ends the process when nobody reads its output any more, unless it is meant to outlive its session."""
+    try:
+        yield
+    except BrokenPipeError:
+        if not context.detached:
+            with suppress(LlmosError):
+                context.client.call(PROC_KILL, Kill(pid, Signal.TERM))
+                context.client.call(PROC_WAIT, Wait(pid))
+        raise
 
 
 def follow_with_progress(context: Context, pid: int, take: Callable[[Output], None], **options: Any) -> Followed:
@@ -136,7 +161,8 @@ def _print_json(context: Context, spawned: Spawned, prompt: Prompt, *, each: boo
         if each and item.text:
             context.out.write(json_line({"text": item.text, "logprobs": item.logprobs or None}))
 
-    followed = follow_with_progress(context, spawned.pid, take, logprobs=True)
+    with ending_with_reader(context, spawned.pid):
+        followed = follow_with_progress(context, spawned.pid, take, logprobs=True)
     transcript = context.client.call(PROC_TRANSCRIPT, Pid(spawned.pid))
     exit = followed.exit
     result: dict[str, Any] = {

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 
-from llmos_shell.abi.errors import LlmosError
+from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.syscalls import PROC_INFO, PROC_KILL, PROC_LIMITS, PROC_NICE, Kill, Nice, Pid, SetLimits
 from llmos_shell.abi.types import Limits, ProcessInfo, Signal
 from llmos_shell.shell.arguments import SIGNAL_NUMBERS, parse_duration
@@ -33,7 +34,33 @@ def for_each(context: Context, command: str, targets: Sequence[int | str], act: 
 
 
 def _send(context: Context, command: str, targets: Sequence[int | str], signal: Signal, tree: bool) -> int:
-    return for_each(context, command, targets, lambda pid: context.client.call(PROC_KILL, Kill(pid, signal, tree)))
+    """Signals processes; of the shell's jobs also the host's programs in them."""
+    status = 0
+    for target in targets:
+        try:
+            if not _send_to_job(context, target, signal):
+                for pid in resolve(context, target):
+                    context.client.call(PROC_KILL, Kill(pid, signal, tree))
+        except LlmosError as error:
+            status = context.error(command, error)
+    return status
+
+
+def _send_to_job(context: Context, target: int | str, signal: Signal) -> bool:
+    """Signals a job, or a host's program that is part of one; False when the target is neither."""
+    jobs = context.shell.jobs()
+    number = next(number for number, each in SIGNAL_NUMBERS.items() if each is signal)
+    if isinstance(target, str):
+        job = jobs.find(target)
+        if job is None:
+            raise LlmosError(Code.ESRCH, f"{target}: no such job", hint="`jobs` lists them")
+        job.signal(number)
+        return True
+    job = jobs.of_pid(target)
+    if job is None or target not in job.host_pids:
+        return False
+    os.kill(target, number)
+    return True
 
 
 def _rewrite_kill(words: Sequence[str]) -> list[str]:
@@ -128,7 +155,7 @@ def _show(context: Context, whose: str, limits: Limits, as_json: bool) -> None:
         ("tokens of context (-k)", limits.kv_tokens),
     )
     for name, value in rows:
-        context.out.write(f"  {name}  {'unlimited' if value is None else f'{value:g}'}\n")
+        context.out.write(f"  {name}  {'unlimited' if value is None else value}\n")
 
 
 COMMANDS = (

@@ -24,7 +24,7 @@ from llmos_shell.abi.syscalls import (
 from llmos_shell.abi.types import Event
 from llmos_shell.ipc.client import Client, ConnectionLost, connect
 from llmos_shell.shell.command import Args, Command, Context, Operand, Option, UsageError
-from llmos_shell.shell.streaming import RECONNECTS, Progress
+from llmos_shell.shell.streaming import Progress
 from llmos_shell.shell.tables import Column, Style, clean, duration, render, size, style_of, to_json
 
 _STOP_SECONDS = 30.0
@@ -99,18 +99,10 @@ def _worker_table(status: SystemStatus, style: Style) -> str:
 def _dmesg(context: Context, args: Args) -> int:
     lowest = _LEVELS.index(args.level)
     style = style_of(context)
-    losses, limit = 0, args.lines
-    while True:
-        try:
-            for event in context.client.stream(SYS_DMESG, Dmesg(limit, args.follow)):
-                losses, limit = 0, 0
-                if event.level not in _LEVELS or _LEVELS.index(event.level) >= lowest:
-                    _write_event(context, event, style, args.json)
-            return 0
-        except ConnectionLost:
-            losses += 1
-            if not args.follow or losses > RECONNECTS:
-                raise
+    for event in context.client.stream(SYS_DMESG, Dmesg(args.lines, args.follow)):
+        if event.level not in _LEVELS or _LEVELS.index(event.level) >= lowest:
+            _write_event(context, event, style, args.json)
+    return 0
 
 
 def _write_event(context: Context, event: Event, style: Style, as_json: bool) -> None:

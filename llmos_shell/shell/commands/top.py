@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 from msgspec import Struct
 
+from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.syscalls import (
     MEM_INFO,
     PROC_LIST,
@@ -20,7 +21,8 @@ from llmos_shell.abi.syscalls import (
     SystemStatus,
 )
 from llmos_shell.abi.types import Kind, ProcessInfo
-from llmos_shell.ipc.client import ConnectionLost
+from llmos_shell.ipc.client import Client
+from llmos_shell.ipc.session import Session
 from llmos_shell.shell.command import Args, Command, Context, Option
 from llmos_shell.shell.commands.processes import SORT_KEYS, process_table
 from llmos_shell.shell.tables import Style, cut, duration, size, style_of, to_json
@@ -39,9 +41,8 @@ class Frame(Struct, frozen=True):
     processes: tuple[ProcessInfo, ...]
 
 
-def take_frame(context: Context, order: str, sessions: bool = False) -> Frame:
+def take_frame(client: Client, order: str, sessions: bool = False) -> Frame:
     """The present state, processes in the order wanted."""
-    client = context.client
     processes = client.call(PROC_LIST, List(sessions=sessions))
     chosen = [process for process in processes if sessions or process.kind is not Kind.SESSION]
     chosen.sort(key=SORT_KEYS[order])
@@ -82,10 +83,10 @@ def _summary(frame: Frame) -> list[str]:
 
 def _top(context: Context, args: Args) -> int:
     if args.json:
-        context.out.write(to_json(take_frame(context, args.sort, args.sessions)))
+        context.out.write(to_json(take_frame(context.client, args.sort, args.sessions)))
         return 0
     if args.once or not context.is_terminal():
-        context.out.write(render_frame(take_frame(context, args.sort, args.sessions), style_of(context)))
+        context.out.write(render_frame(take_frame(context.client, args.sort, args.sessions), style_of(context)))
         return 0
     with _cbreak(), _screen(context):
         _refresh(context, args)
@@ -95,24 +96,30 @@ def _top(context: Context, args: Args) -> int:
 def _refresh(context: Context, args: Args) -> None:
     """Frames until `q`, Ctrl-C or the end of input."""
     order = args.sort
+    session = Session("llmos top", start=False)  # a daemon that was stopped on purpose stays stopped
+    context.client  # noqa: B018 - but at first one is started
     try:
         while True:
-            _draw(context, order, args.sessions)
+            _draw(context, session, order, args.sessions)
             key = _read_key(args.delay)
             if key in ("q", "Q", "\x04", "\x03"):
                 return
             order = KEYS.get(key, order)
     except KeyboardInterrupt:
         return
+    finally:
+        session.close()
 
 
-def _draw(context: Context, order: str, sessions: bool) -> None:
+def _draw(context: Context, session: Session, order: str, sessions: bool) -> None:
     style = style_of(context)
     height = os.get_terminal_size(context.out.fileno()).lines - 2
     try:
-        text = render_frame(take_frame(context, order, sessions), style, max(height, 3))
-    except ConnectionLost:
-        text = "the daemon has gone; waiting for it\n"
+        text = render_frame(take_frame(session.client(), order, sessions), style, max(height, 3))
+    except LlmosError as error:
+        if error.code not in (Code.EPIPE, Code.ENOENT):
+            raise
+        text = "the daemon has gone; this goes on when it is back\n"
     body = text.replace("\n", "\x1b[K\r\n")
     context.out.write(f"\x1b[H{body}\x1b[J\x1b[999;1H{style.paint(cut(_HELP, style.width or 80), 'dim')}")
     context.out.flush()

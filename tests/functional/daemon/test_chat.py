@@ -15,9 +15,9 @@ from llmos_shell.testing.scripted import computed
 
 def chat(client, *messages, **options):
     options.setdefault("sampling", {"seed": 1})
-    return client.call(PROC_SPAWN, Spawn(messages=tuple(Message("user", m) for m in messages) or None, chat=True, **options)).pid
-
-
+    return client.call(
+        PROC_SPAWN, Spawn(messages=tuple(Message("user", m) for m in messages) or None, chat=True, **options)
+    ).pid
 
 
 @pytest.fixture

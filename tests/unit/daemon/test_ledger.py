@@ -80,6 +80,7 @@ class TestOpen:
         ledger.open(2, list(range(10)), 1, 10)
         assert (ledger.pages_of(1), ledger.pages_of(2)) == ((3, 2), (3, 2))
         assert (ledger.used_pages, ledger.shared_pages) == (4, 2)
+        assert (ledger.pages_held([1, 2]), ledger.pages_held([2]), ledger.pages_held([])) == (4, 3, 0)
         assert ledger.length(2) == 10
 
     def test_split_shares_nothing_but_knows_the_tokens(self) -> None:
@@ -430,9 +431,9 @@ class CollidingMachine(LedgerMachine):
     hasher = staticmethod(two_bits)
 
 
-LedgerMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+LedgerMachine.TestCase.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
 SplitMachine.TestCase.settings = CollidingMachine.TestCase.settings = settings(
-    max_examples=30, stateful_step_count=40, deadline=None
+    max_examples=50, stateful_step_count=40, deadline=None
 )
 TestShared = LedgerMachine.TestCase
 TestSplit = SplitMachine.TestCase

@@ -380,7 +380,7 @@ def test_no_history_shows(bench: Maker, tmp_path_factory: Any, actions: list[tup
     b = bench(end_after=0.02)
     sampling = Sampling(seed=seed)
     b.open(1, "begin", sampling)
-    seq, turn, fed = 1, 6, 0
+    seq, turn = 1, 6
     for action, amount in actions:
         if action == "run":
             b.run((seq, len(b.tokens[seq]) + amount), budget=amount)
@@ -399,7 +399,6 @@ def test_no_history_shows(bench: Maker, tmp_path_factory: Any, actions: list[tup
             b.open(seq, tuple(b.tokens[old]), sampling, turn=turn, source=source)
             b.text[seq] = b.text.get(old, "")
             b.free(old)
-        fed += 1
     tokens = b.tokens[seq]
     peace = bench(end_after=0.02)
     peace.open(1, tuple(tokens[:turn]), sampling)
@@ -433,6 +432,7 @@ def test_senseless_messages_are_answered(bench: Maker) -> None:
     assert b.loop.handle(abi.Free(77)) == [] and b.loop.handle(abi.Truncate(77, 1)) == []
     (exported,) = b.loop.handle(abi.Export(77, "/nowhere"))
     assert exported.error
+    b.feed(1, "b")
     b.run((77, 10), (1, 10))
     assert len(b.tokens[1]) == 10
 

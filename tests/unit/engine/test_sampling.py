@@ -79,6 +79,29 @@ def test_top_tokens_of_a_large_vocabulary(count: int) -> None:
     assert sampler.top_tokens(logits, count).tolist() == expected.tolist()
 
 
+@given(st.integers(0, 1000), st.sampled_from([0.01, 0.1, 1.0, 8.0]), st.floats(0.01, 0.999))
+def test_nucleus_of_a_large_vocabulary_is_the_smallest_that_reaches_top_p(
+    seed: int, scale: float, top_p: float
+) -> None:
+    logits = _logits(seed, 3000, scale)
+    chosen = sampler._nucleus(logits, top_p, float(logits.max()))
+    weights = np.exp(logits.astype(np.float64) - logits.max())
+    rest = np.setdiff1d(np.arange(3000), chosen)
+    assert len(set(chosen.tolist())) == len(chosen)
+    assert not len(rest) or weights[chosen].min() >= weights[rest].max()
+    tolerance = 1e-5 * weights.sum()
+    assert weights[chosen].sum() >= top_p * weights.sum() - tolerance
+    assert weights[chosen].sum() - weights[chosen].min() <= top_p * weights.sum() + tolerance
+
+
+def test_large_distributions_are_drawn_from_as_small_ones() -> None:
+    logits = np.full(5000, -np.inf, dtype=np.float32)
+    logits[[0, 300, 4999]] = np.log(np.array([0.2, 0.5, 0.3], dtype=np.float32))
+    counts = Counter(sampler.sample(logits, OPEN, position) for position in range(3000))
+    assert set(counts) == {0, 300, 4999}
+    assert abs(counts[0] - 600) < 120 and abs(counts[300] - 1500) < 150
+
+
 def test_nucleus_of_a_flat_distribution() -> None:
     logits = np.zeros(5000, dtype=np.float32)
     s = Sampling(temperature=1.0, top_k=0, top_p=0.5, min_p=0.0)

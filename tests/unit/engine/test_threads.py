@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from llmos_shell.engine.threads import LONGEST_WAIT, Governor, Plan, Window, decide, default_threads
+from llmos_shell.engine.threads import LONGEST_ALARM_WAIT, LONGEST_WAIT, Governor, Plan, Window, decide, default_threads
 
 SECONDS = 0.25
 
@@ -32,8 +32,21 @@ def test_idle_machine_keeps_all_threads() -> None:
 
 def test_busy_machine_gets_fewer_threads_soon() -> None:
     used = _simulate(Plan(2, 2), 60, _busy)
-    assert used.index(1) <= 8
+    assert used.index(1) == 1
     assert used[20:].count(1) >= 30
+
+
+def test_disturbance_is_noticed_soon_even_after_a_long_quiet_time() -> None:
+    plan = Plan(2, 2, wait=200, backoff=200)
+    assert _simulate(plan, 3, _busy) == [2, 1, 1]
+
+
+def test_false_alarms_become_rare() -> None:
+    def sleepy(threads: int) -> tuple[float, float]:
+        return 180.0 * threads, 0.7 * threads
+
+    used = _simulate(Plan(2, 2), 2000, sleepy)
+    assert used[-1000:].count(1) <= 1000 // LONGEST_ALARM_WAIT + 1
 
 
 def test_trials_become_rare() -> None:
@@ -55,7 +68,7 @@ def test_short_steps_try_fewer_threads_and_keep_what_is_faster() -> None:
 def test_windows_of_other_work_are_not_compared() -> None:
     plan = Plan(1, 2, fallback=2, baseline=Window(10, 20, SECONDS, SECONDS))
     after = decide(plan, Window(10, 5000, SECONDS, SECONDS))
-    assert (after.threads, after.baseline, after.backoff) == (2, None, plan.backoff)
+    assert (after.threads, after.baseline, after.backoff) == (2, None, plan.backoff) and after.alarm_wait
 
 
 def test_one_thread_is_never_changed() -> None:

@@ -5,6 +5,7 @@ Handlers are generators or functions by syscall name; the tests of the whole use
 
 from __future__ import annotations
 
+import contextlib
 import io
 import socket
 import threading
@@ -53,10 +54,8 @@ class FakeDaemon:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         for connection in self._connections:
-            try:
+            with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
         for thread in self._threads:
             thread.join()
         for connection in self._connections:
@@ -81,10 +80,8 @@ class FakeDaemon:
                     self._take(connection, decoder.decode(body))
         except (OSError, Hangup):
             pass
-        try:
+        with contextlib.suppress(OSError):
             connection.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
 
     def _take(self, connection: socket.socket, message: Any) -> None:
         if isinstance(message, Hello):

@@ -121,7 +121,11 @@ def test_rewritten_forms() -> None:
 
 
 def _declared() -> list[Command]:
-    return [command for name in commands.names() if name not in commands.NEED_SHELL and (command := commands.find(name)) is not None]
+    return [
+        command
+        for name in commands.names()
+        if name not in commands.NEED_SHELL and (command := commands.find(name)) is not None
+    ]
 
 
 @pytest.mark.parametrize("command", _declared(), ids=lambda command: command.name)

@@ -29,7 +29,16 @@ from llmos_shell.abi.types import (
 def process(pid: int, ppid: int = 1, name: str = "run x", **fields: Any) -> ProcessInfo:
     fields.setdefault("kind", Kind.MODEL)
     return ProcessInfo(
-        pid, ppid, state=State.RUNNING, kv=KvState.RESIDENT, name=name, model="tiny", nice=0, started=0.0, session=0, **fields
+        pid,
+        ppid,
+        state=State.RUNNING,
+        kv=KvState.RESIDENT,
+        name=name,
+        model="tiny",
+        nice=0,
+        started=0.0,
+        session=0,
+        **fields,
     )
 
 
@@ -38,7 +47,11 @@ def generating(fake_daemon: Any) -> Any:
     """A daemon in which every process says ` there was` and ends."""
     fake_daemon.handlers |= {
         "proc.spawn": lambda args: Spawned(7, 3),
-        "proc.follow": lambda args: [Output(0, " there"), Output(6, " was"), Output(10, exit=ExitInfo(7, 0, Reason.EOS))],
+        "proc.follow": lambda args: [
+            Output(0, " there"),
+            Output(6, " was"),
+            Output(10, exit=ExitInfo(7, 0, Reason.EOS)),
+        ],
         "proc.transcript": lambda args: Transcript(7, "tiny", (Turn("completion", " there was", 2, Reason.EOS),), 5),
         "model.list": lambda args: (
             ModelStatus(ModelEntry("tiny", "/tiny.gguf", role="assistant"), True, 1),
@@ -48,7 +61,7 @@ def generating(fake_daemon: Any) -> Any:
     return fake_daemon
 
 
-# -- run ----------------------------------------------------------------------------------------------------------------
+# -- run ---
 
 
 def test_run_prints_prompt_and_continuation_and_nothing_else(generating: Any, bench: Any) -> None:
@@ -111,11 +124,23 @@ def test_the_exit_status_is_the_process_s(generating: Any, bench: Any) -> None:
         (["run", "--grammar", "/no/file", "x"], None, 1, "llmos: run: /no/file: no such file or directory\n"),
         (["run", "\udcff"], None, 1, "llmos: run: the prompt is not UTF-8 (character 0): convert it\n"),
         (["nosuch"], None, 127, "llmos: nosuch: no such command or file: `llmos help` lists the commands\n"),
-        (["kill", "%1"], None, 1, "llmos: kill: there are no jobs here: use PIDs; jobs belong to a running `llmos` shell\n"),
-        (["renice", "20", "1"], None, 2, "llmos: renice: N: 20 is not from -20 (most urgent) to 19: usage: renice N PID…\n"),
+        (
+            ["kill", "%1"],
+            None,
+            1,
+            "llmos: kill: %1: no such job: jobs belong to a running `llmos` shell; use PIDs\n",
+        ),
+        (
+            ["renice", "20", "1"],
+            None,
+            2,
+            "llmos: renice: N: 20 is not from -20 (most urgent) to 19: usage: renice N PID…\n",
+        ),
     ],
 )
-def test_mistakes(generating: Any, bench: Any, words: list[str], stdin: bytes | None, status: int, message: str) -> None:
+def test_mistakes(
+    generating: Any, bench: Any, words: list[str], stdin: bytes | None, status: int, message: str
+) -> None:
     assert bench.run(*words, stdin=stdin) == status
     assert (bench.err.getvalue(), bench.out.getvalue()) == (message, "")
 
@@ -129,7 +154,7 @@ def test_a_gone_reader_is_silent(generating: Any, bench: Any, monkeypatch: pytes
     assert bench.err.getvalue() == ""
 
 
-# -- listings -----------------------------------------------------------------------------------------------------------
+# -- listings ---
 
 
 def test_ps(fake_daemon: Any, bench: Any) -> None:
@@ -153,7 +178,7 @@ def test_ps_of_pids_says_by_its_status_whether_there_are_any(fake_daemon: Any, b
     assert bench.out.getvalue().splitlines()[0] == "9"
 
 
-# -- acting on processes ------------------------------------------------------------------------------------------------
+# -- acting on processes ---
 
 
 def test_kill_goes_on_after_a_failure(fake_daemon: Any, bench: Any) -> None:
@@ -202,7 +227,7 @@ def test_nice_nohup_and_time_pass_on_what_they_mean(generating: Any, bench: Any)
     assert bench.tracked == [7]
 
 
-# -- conversations ------------------------------------------------------------------------------------------------------
+# -- conversations ---
 
 
 @pytest.fixture
@@ -220,7 +245,10 @@ def chatting(fake_daemon: Any) -> Any:
     fake_daemon.handlers |= {
         "proc.spawn": lambda args: Spawned(7),
         "proc.input": give,
-        "proc.follow": lambda args: [Output(args.offset, said[-1]), Output(args.offset + len(said[-1]), turn=Reason.EOS)],
+        "proc.follow": lambda args: [
+            Output(args.offset, said[-1]),
+            Output(args.offset + len(said[-1]), turn=Reason.EOS),
+        ],
         "proc.wait": lambda args: ExitInfo(7, 0, Reason.END),
         "proc.detach": lambda args: None,
         "proc.fork": lambda args: __import__("llmos_shell.abi.syscalls").abi.syscalls.Forked((8,)),
@@ -234,7 +262,11 @@ def test_chat_from_a_pipe(chatting: Any, bench: Any) -> None:
     assert bench.out.getvalue() == "HELLO\nYOU\n"
     spawn = chatting.asked("proc.spawn")[0]
     assert spawn.chat and spawn.messages == (Message("system", "Shout."),)
-    assert [(args.text, args.end) for args in chatting.asked("proc.input")] == [("hello", False), ("you", False), ("", True)]
+    assert [(args.text, args.end) for args in chatting.asked("proc.input")] == [
+        ("hello", False),
+        ("you", False),
+        ("", True),
+    ]
 
 
 def test_chat_commands(chatting: Any, bench: Any, tmp_path: Path) -> None:
@@ -260,7 +292,9 @@ def test_attach_to_a_conversation_leaves_it_alone(chatting: Any, bench: Any) -> 
 def test_attach_to_a_generation_shows_all_of_it(generating: Any, bench: Any) -> None:
     generating.handlers |= {
         "proc.info": lambda args: process(7),
-        "proc.transcript": lambda args: Transcript(7, "tiny", (Turn("prompt", "Once"), Turn("completion", " there")), 5),
+        "proc.transcript": lambda args: Transcript(
+            7, "tiny", (Turn("prompt", "Once"), Turn("completion", " there")), 5
+        ),
     }
     assert bench.run("attach", "7") == 0
     assert bench.out.getvalue() == "Once there was"
@@ -271,7 +305,7 @@ def test_log(chatting: Any, bench: Any) -> None:
     assert bench.out.getvalue() == "you: a\n\nmodel: A"
 
 
-# -- questions ----------------------------------------------------------------------------------------------------------
+# -- questions ---
 
 
 def test_ask_puts_a_message_to_other_models(generating: Any, bench: Any) -> None:

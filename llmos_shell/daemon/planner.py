@@ -1,0 +1,131 @@
+"""The run set of one worker: who runs, how far, and with what prefill budget.
+
+Asks the scheduler who deserves to run, the pager whether there is room, and sends `Run` only when the answer changed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llmos_shell.abi import worker as abi
+from llmos_shell.daemon import lifecycle
+from llmos_shell.daemon.pager import AHEAD_PAGES, Pager
+from llmos_shell.daemon.process import Process
+from llmos_shell.daemon.room import PoolRoom
+
+if TYPE_CHECKING:
+    from llmos_shell.daemon.conductor import Conductor
+
+REPLAN_SECONDS = 0.05
+"""How often a step makes the scheduler look again while somebody waits."""
+
+STALL_SECONDS = 0.08
+"""By how much a prompt may prolong a step in which others decode."""
+
+FIRST_BUDGET = 256
+MIN_BUDGET = 32
+SMOOTHING = 0.3
+
+
+class Planner:
+    """Decisions for one worker."""
+
+    def __init__(self, conductor: Conductor) -> None:
+        self._conductor = conductor
+        self._core = conductor.core
+        self._running: dict[int, Process] = {}
+        self._sent: abi.Run | None = None
+        self._scheduled = False
+        self._planned_at = 0.0
+        self._prefill_rate = 0.0  # tokens per second
+
+    def replan(self) -> None:
+        """Decides again at the end of this turn of the loop."""
+        if not self._scheduled:
+            self._scheduled = True
+            self._core.loop.call_soon(self.plan)
+
+    def replan_if_due(self, now: float) -> None:
+        """Decides again if somebody waits and the last decision is a while ago."""
+        if now - self._planned_at > REPLAN_SECONDS and self._conductor.scheduler.runnable:
+            self.replan()
+
+    def forget(self, process: Process) -> None:
+        """A process has ended."""
+        self._running.pop(process.pid, None)
+
+    def worker_lost(self) -> list[Process]:
+        """Empties the run set; returns who was in it."""
+        ran, self._running, self._sent = list(self._running.values()), {}, None
+        for process in ran:
+            process.running = False
+        return ran
+
+    def note_prefill(self, tokens: int, seconds: float) -> None:
+        """A step of `seconds` computed so many prompt tokens."""
+        if tokens >= MIN_BUDGET and seconds > 0:
+            rate = tokens / seconds
+            self._prefill_rate += (rate - self._prefill_rate) * (SMOOTHING if self._prefill_rate else 1.0)
+
+    def plan(self) -> None:
+        """Decides now."""
+        self._scheduled = False
+        conductor, pager = self._conductor, self._conductor.workshop.pager
+        if pager is None:
+            return
+        now = self._planned_at = self._core.now()
+        running = [pid for pid, process in self._running.items() if process.seq is not None and process.wants_to_run]
+        room = PoolRoom(pager, conductor.members, running)
+        try:
+            order = list(conductor.scheduler.choose(running, room, now).run)
+        except Exception as error:
+            self._core.events.exception("sched", error)
+            order = running
+        chosen = self._grow(pager, order)
+        self._note(chosen)
+        grants = tuple(abi.Grant(process.seq or 0, process.limit) for process in chosen.values())
+        run = abi.Run(grants, self._budget(chosen))
+        if run != self._sent:
+            self._sent = run
+            conductor.send(run)
+
+    def _note(self, chosen: dict[int, Process]) -> None:
+        """Tells the processes who runs now."""
+        before, self._running = self._running, chosen
+        for pid, process in before.items():
+            if pid not in chosen and lifecycle.set_running(process, False):
+                process.notify()
+        for process in chosen.values():
+            if lifecycle.set_running(process, True):
+                process.notify()
+
+    def _grow(self, pager: Pager, order: list[int]) -> dict[int, Process]:
+        """Grants pages in order; whoever cannot get even one makes the least deserving leave. Ends who may not grow."""
+        members = self._conductor.members
+        kept = [pid for pid in order if members[pid].seq is not None]
+        plenty = pager.ledger.free_pages >= AHEAD_PAGES * len(kept)
+        for pid in list(kept):
+            process = members[pid]
+            length, most = len(process.tokens), pager.most(process)
+            while pid in kept and pager.grant(process, AHEAD_PAGES if plenty else 1) <= length < most:
+                if pager.make_resident(process, kept):
+                    continue
+                if len(kept) == 1:
+                    break
+                last = kept.pop()
+                if last != pid:
+                    pager.park(members[last])
+        for process in [members[pid] for pid in kept]:
+            if len(process.tokens) >= pager.most(process):
+                self._conductor.at_limit(process)
+        return {pid: members[pid] for pid in kept if pid in members and members[pid].wants_to_run}
+
+    def _budget(self, chosen: dict[int, Process]) -> int:
+        """Prompt tokens per step: all that fit when nobody decodes, else what does not stall those who do."""
+        info = self._conductor.workshop.info
+        assert info is not None
+        if not any(len(process.tokens) > process.turn_start for process in chosen.values()):
+            return info.max_batch
+        wanted = int(self._prefill_rate * STALL_SECONDS) or FIRST_BUDGET
+        power_of_two = 1 << (max(1, wanted).bit_length() - 1)
+        return max(MIN_BUDGET, min(info.max_batch, power_of_two))

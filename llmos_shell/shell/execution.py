@@ -1,0 +1,554 @@
+"""Executes the syntax tree: lists, conditions, loops, functions and simple commands. Pipelines and jobs are
+`pipelines.py`.
+
+`Executor` is the part of a shell that walks the tree; `interpreter.Shell` adds the outside: connection, terminal,
+texts and files to run.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from llmos_shell.lang import ast
+from llmos_shell.lang.errors import ExpansionError, ShellSyntaxError, Source
+from llmos_shell.lang.expansion import Expander
+from llmos_shell.lang.parser import mark_assignment_tildes
+from llmos_shell.lang.patterns import matches
+from llmos_shell.shell import folders
+from llmos_shell.shell.control import ExitShell, LeaveLoop, ReturnFromFunction, StopRequested
+from llmos_shell.shell.hostproc import StartError, find_program, start
+from llmos_shell.shell.options import Options
+from llmos_shell.shell.redirect import Files, Redirection, RedirectError, write_all
+from llmos_shell.shell.variables import Variables
+
+if TYPE_CHECKING:
+    from llmos_shell.shell.builtins import Builtin
+    from llmos_shell.shell.interpreter import Shell
+    from llmos_shell.shell.jobs import Job, ThreadMember
+
+MAX_CALLS = 500
+"""How deep functions, `eval` and `.` may nest."""
+
+RECURSION_LIMIT = 25_000
+"""Python frames that take; each of them is small and none is on the C stack."""
+
+DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
+_SPECIAL = frozenset("?!$#0-_")
+_DECLARATIONS = frozenset({"export", "readonly", "local", "alias"})
+
+
+class Executor:
+    """State that commands can change, and the execution of commands. A subshell has a copy."""
+
+    shell: Shell
+
+    def __init__(self) -> None:
+        self.variables = Variables.from_environment()
+        self.functions: dict[str, tuple[ast.Function, Source]] = {}
+        self.aliases: dict[str, str] = {}
+        self.options = Options()
+        self.files = Files()
+        self.name = "llmos"
+        self.parameters: list[str] = []
+        self.last_status = 0
+        self.last_background: int | None = None
+        self.traps: dict[str, str] = {}
+        self.source = Source("")
+        self.current: ast.Simple | None = None  # the command being executed
+        self.job: Job | None = None  # the job whose thread executes this
+        self.member: ThreadMember | None = None
+        self.pipeline: Job | None = None  # the one whose first element this is, run by the main thread
+        self.background = False
+        self.depth = 0  # of subshells
+        self.loops = 0
+        self.folder = folders.Restore()
+        self._calls = 0
+        self._tested = 0  # inside a condition: `set -e` does not apply
+        self._substituted: int | None = None  # status of the last command substitution
+        self._expander = Expander(self)  # type: ignore[arg-type]
+        self.interrupted: Callable[[], None] | None = None
+
+    # -- the environment of expansions -------------------------------------------------------------------------------
+
+    @property
+    def nounset(self) -> bool:
+        """`set -u`."""
+        return self.options.nounset
+
+    @property
+    def noglob(self) -> bool:
+        """`set -f`."""
+        return self.options.noglob
+
+    def lookup(self, name: str) -> str | None:
+        """A variable or special parameter."""
+        value = self.variables.values.get(name)
+        if value is not None:
+            return value
+        if name[0].isdigit():
+            return self._parameter(name)
+        if name in _SPECIAL:
+            return self._special(name)
+        if name == "LINENO":
+            return str(self.source.position(self.current.offset if self.current else 0).line)
+        return None
+
+    def _parameter(self, name: str) -> str | None:
+        number = int(name) if len(name) < 10 else 1 << 30
+        if number == 0:
+            return self.name
+        return self.parameters[number - 1] if number <= len(self.parameters) else None
+
+    def _special(self, name: str) -> str | None:
+        if name == "?":
+            return str(self.last_status)
+        if name == "#":
+            return str(len(self.parameters))
+        if name == "$":
+            return str(os.getpid())
+        if name == "!":
+            return None if self.last_background is None else str(self.last_background)
+        if name == "-":
+            return self.options.letters() + ("i" if self.shell.interactive else "")
+        return self.name if name == "0" else None
+
+    def assign(self, name: str, value: str) -> None:
+        """Sets a variable; with `set -a` it is exported."""
+        self.variables.set(name, value)
+        if self.options.allexport:
+            self.variables.export(name)
+
+    def positional(self) -> list[str]:
+        """`$1` and so on."""
+        return self.parameters
+
+    def home(self, user: str) -> str | None:
+        """A home folder."""
+        if not user:
+            value = self.variables.values.get("HOME")
+            return value if value is not None else os.path.expanduser("~")
+        import pwd
+
+        try:
+            return pwd.getpwnam(user).pw_dir
+        except KeyError:
+            return None
+
+    def listdir(self, path: str) -> Iterable[str]:
+        """Names in a folder."""
+        try:
+            return os.listdir(path)
+        except (OSError, ValueError):
+            return ()
+
+    def exists(self, path: str) -> bool:
+        """Whether a path leads to something."""
+        try:
+            os.lstat(path)
+        except (OSError, ValueError):
+            return False
+        return True
+
+    def substitute(self, body: ast.Sequence) -> str:
+        """A command substitution."""
+        from llmos_shell.shell.pipelines import capture
+
+        output, self._substituted = capture(self.shell, body)
+        return output
+
+    # -- lists and conditions ----------------------------------------------------------------------------------------
+
+    def execute(self, node: ast.Command | ast.Sequence) -> int:
+        """Executes a command; its status is also `$?` from then on."""
+        if self.interrupted is not None:
+            self.interrupted()
+        status: int = _HANDLERS[type(node)](self, node)
+        self.last_status = status
+        return status
+
+    def _sequence(self, node: ast.Sequence) -> int:
+        status = 0
+        for item in node.items:
+            status = self.execute(item)
+        return status
+
+    def _and_or(self, node: ast.AndOr) -> int:
+        last = len(node.operators)
+        status = self._condition(node.commands[0])
+        for index, operator in enumerate(node.operators, 1):
+            if (status == 0) == (operator == "&&"):
+                command = node.commands[index]
+                status = self.execute(command) if index == last else self._condition(command)
+        return status
+
+    def _condition(self, node: ast.Command | ast.Sequence) -> int:
+        """Executes what is allowed to fail."""
+        self._tested += 1
+        try:
+            return self.execute(node)
+        finally:
+            self._tested -= 1
+
+    def _checked(self, status: int) -> int:
+        """Leaves the shell if `set -e` says so."""
+        if status and self.options.errexit and not self._tested:
+            raise ExitShell(status)
+        return status
+
+    def _pipeline(self, node: ast.Pipeline) -> int:
+        from llmos_shell.shell.pipelines import run_pipeline
+
+        if node.negated:
+            command = node.commands[0] if len(node.commands) == 1 else ast.Pipeline(node.commands)
+            return int(not self._condition(command))
+        return self._checked(run_pipeline(self.shell, node))
+
+    def _background(self, node: ast.Background) -> int:
+        from llmos_shell.shell.pipelines import run_background
+
+        return run_background(self.shell, node.body)
+
+    # -- compound commands -------------------------------------------------------------------------------------------
+
+    def _group(self, node: ast.Group) -> int:
+        return self._sequence(node.body)
+
+    def _subshell(self, node: ast.Subshell) -> int:
+        return self._checked(self.shell.subshell().run_contained(node.body))
+
+    def _redirected(self, node: ast.Redirected) -> int:
+        redirection = Redirection(self.files)
+        before = self.files
+        try:
+            self._redirect(redirection, node.redirects)
+            self.files = redirection.files
+            return self.execute(node.body)
+        except RedirectError as error:
+            return self._checked(self.complain(str(error), 1))
+        finally:
+            self.files = before
+            redirection.close()
+
+    def _redirect(self, redirection: Redirection, redirects: list[ast.Redirect]) -> None:
+        for redirect in redirects:
+            redirection.add(redirect, self._expander.string, self.options.noclobber)
+
+    def _if(self, node: ast.If) -> int:
+        for condition, body in node.branches:
+            if self._condition(condition) == 0:
+                return self._sequence(body)
+        return self._sequence(node.otherwise) if node.otherwise is not None else 0
+
+    def _while(self, node: ast.While) -> int:
+        status = 0
+        self.loops += 1
+        try:
+            while (self._condition(node.condition) == 0) is not node.until:
+                try:
+                    status = self._sequence(node.body)
+                except LeaveLoop as leave:
+                    if self._leaves(leave):
+                        return 0
+                    status = 0
+        except LeaveLoop as leave:  # from the condition
+            if not self._leaves(leave):
+                return self._while(node)
+            return 0
+        finally:
+            self.loops -= 1
+        return status
+
+    def _leaves(self, leave: LeaveLoop) -> bool:
+        """Whether a loop is left; passes on what means an outer one."""
+        leave.levels -= 1
+        if leave.levels and self.loops > 1:
+            raise leave
+        return not leave.again
+
+    def _for(self, node: ast.For) -> int:
+        values = list(self.parameters) if node.words is None else self._expand(node.words)
+        status = 0
+        self.loops += 1
+        try:
+            for value in values:
+                self.assign(node.name, value)
+                try:
+                    status = self._sequence(node.body)
+                except LeaveLoop as leave:
+                    if self._leaves(leave):
+                        return 0
+                    status = 0
+        finally:
+            self.loops -= 1
+        return status
+
+    def _case(self, node: ast.Case) -> int:
+        text = self._expander.string(node.word)
+        falling = False
+        status = 0
+        for arm in node.arms:
+            if falling or any(matches(self._expander.pattern(pattern), text) for pattern in arm.patterns):
+                status = self._sequence(arm.body)
+                falling = arm.end == ";&"
+                if not falling:
+                    return status
+        return status
+
+    def _function(self, node: ast.Function) -> int:
+        self.functions[node.name] = (node, self.source)
+        return 0
+
+    def _ask(self, node: ast.Ask) -> int:
+        return self.run_command(["?", node.text] if node.text else ["?"])
+
+    # -- simple commands ---------------------------------------------------------------------------------------------
+
+    def _expand(self, words: list[ast.Word]) -> list[str]:
+        first = words[0].literal() if words else None
+        if first in _DECLARATIONS:
+            return self._expand_declaration(words)
+        return self._expander.fields(words)
+
+    def _expand_declaration(self, words: list[ast.Word]) -> list[str]:
+        """Arguments such as `name=value` are not split, as in an assignment."""
+        out: list[str] = []
+        for word in words:
+            first = word.parts[0] if word.parts else None
+            if isinstance(first, ast.Literal) and "=" in first.text:
+                out.append(self._expander.string(mark_assignment_tildes(word)))
+            else:
+                out += self._expander.fields([word])
+        return out
+
+    def _simple(self, node: ast.Simple) -> int:
+        self.current = node
+        self._substituted = None
+        return self.run_expanded(node, self._expand(node.words) if node.words else [])
+
+    def run_expanded(self, node: ast.Simple, words: list[str]) -> int:
+        """Executes a simple command whose words have been expanded."""
+        self.current = node
+        if not node.redirects:
+            return self._checked(self._run_simple(node, words))
+        redirection = Redirection(self.files)
+        before = self.files
+        try:
+            self._redirect(redirection, node.redirects)
+            self.files = redirection.files
+            if words and words[0] == "exec" and "exec" not in self.functions and len(words) == 1:
+                before = self.keep_files(redirection)
+            return self._checked(self._run_simple(node, words))
+        except RedirectError as error:
+            return self._checked(self.complain(str(error), 1))
+        finally:
+            self.files = before
+            redirection.close()
+
+    def keep_files(self, redirection: Redirection) -> Files:
+        """Makes redirections permanent (`exec` without a command)."""
+        opened = {fd: os.dup(fd) for fd in redirection.opened}
+        self.shell.kept += opened.values()
+        table = {fd: opened.get(real, real) if real is not None else None for fd, real in redirection.files.table.items()}
+        return Files(table)
+
+    def _run_simple(self, node: ast.Simple, words: list[str]) -> int:
+        if not node.assignments:
+            if self.options.xtrace:
+                self._trace(words, [])
+            return self.run_command(words) if words else self._substituted or 0
+        assignments: dict[str, str] = {}
+        for assignment in node.assignments:
+            name, value = assignment.name, self._expander.string(assignment.value)
+            if assignment.append:
+                value = (assignments.get(name) or self.lookup(name) or "") + value
+            assignments[name] = value
+            if not words:
+                self.assign(name, value)
+        if self.options.xtrace:
+            self._trace(words, list(assignments.items()))
+        if not words:
+            return self._substituted or 0
+        return self.run_command(words, assignments)
+
+    def _trace(self, words: list[str], assignments: list[tuple[str, str]]) -> None:
+        from shlex import quote
+
+        pieces = [f"{name}={quote(value)}" for name, value in assignments] + [quote(word) for word in words]
+        self.say(f"+ {' '.join(pieces)}")
+
+    def run_command(self, words: list[str], assignments: dict[str, str] | None = None) -> int:
+        """Runs a command given as words, wherever it is found."""
+        from llmos_shell.shell.builtins import BUILTINS, SPECIAL
+
+        name = words[0]
+        builtin = BUILTINS.get(name)
+        if builtin is not None and name in SPECIAL:
+            for each, value in (assignments or {}).items():
+                self.assign(each, value)
+            return self._run_builtin(builtin, words)
+        function = self.functions.get(name)
+        if function is None and builtin is None and not self._is_command(name):
+            return self._run_host(words, assignments)
+        undo = self.variables.temporarily(assignments) if assignments else None
+        try:
+            if function is not None:
+                return self.call(function, words[1:])
+            if builtin is not None:
+                return self._run_builtin(builtin, words)
+            return self.shell.run_llmos(words)
+        finally:
+            if undo is not None:
+                undo()
+
+    def _is_command(self, name: str) -> bool:
+        """Whether it is a command of ours that is not a part of the language."""
+        from llmos_shell.shell.builtins import is_command
+
+        return is_command(name)
+
+    def is_in_process(self, name: str) -> bool:
+        """Whether a command runs in this process."""
+        from llmos_shell.shell.builtins import BUILTINS
+
+        return name in self.functions or name in BUILTINS or self._is_command(name)
+
+    def _run_builtin(self, builtin: Builtin, words: list[str]) -> int:
+        try:
+            return builtin(self.shell, words)
+        except BrokenPipeError:
+            return 141
+        except OSError as error:
+            return self.complain(f"{words[0]}: {(error.strerror or str(error)).lower()}", 1)
+
+    def call(self, function: tuple[ast.Function, Source], arguments: list[str]) -> int:
+        """Calls a function."""
+        self.enter_call()
+        node, source = function
+        saved = self.parameters, self.loops, self.source
+        self.parameters, self.loops, self.source = arguments, 0, source
+        self.variables.push()
+        try:
+            return self.execute(node.body)
+        except ReturnFromFunction as returned:
+            return returned.status
+        finally:
+            self.parameters, self.loops, self.source = saved
+            self.variables.pop()
+            self._calls -= 1
+
+    def enter_call(self) -> None:
+        """Counts calls, so that endless recursion is an error; `leave_call` ends one."""
+        if self._calls >= MAX_CALLS:
+            raise ExpansionError(f"functions, `eval` and `.` are nested more than {MAX_CALLS} deep")
+        self._calls += 1
+
+    def leave_call(self) -> None:
+        """Ends a call."""
+        self._calls -= 1
+
+    def _run_host(self, words: list[str], assignments: dict[str, str] | None) -> int:
+        from llmos_shell.shell.pipelines import run_host
+
+        try:
+            return run_host(self.shell, words, assignments)
+        except StartError as error:
+            return self.complain(str(error), error.status)
+
+    def start_host(self, words: Sequence[str], assignments: dict[str, str] | None, files: Files, group: int | None) -> int:
+        """Starts a program of the host and returns its PID. Raises `StartError`."""
+        path = (assignments or {}).get("PATH", self.variables.values.get("PATH", DEFAULT_PATH))
+        program = find_program(words[0], path)
+        environment = self.variables.environment(assignments)
+        return start(program, words, environment, files, group=group, default_signals=self.shell.default_signals)
+
+    # -- messages ----------------------------------------------------------------------------------------------------
+
+    def say(self, text: str) -> None:
+        """Writes a line to stderr."""
+        try:
+            write_all(self.files.get(2), f"{text}\n".encode("utf-8", "surrogateescape"))
+        except OSError:
+            pass
+
+    def complain(self, text: str, status: int) -> int:
+        """Says what is wrong; gives the status back."""
+        self.say(f"llmos: {text}")
+        return status
+
+    # -- running to the end ------------------------------------------------------------------------------------------
+
+    def run_contained(self, node: ast.Command | ast.Sequence, run: Callable[[], int] | None = None) -> int:
+        """Executes in a subshell: whatever happens, a status comes out, and the folder is as before."""
+        try:
+            status = self._run_to_status(run or (lambda: self.execute(node)))
+            return self._run_exit_trap(status)
+        except StopRequested:
+            if self.job is None:
+                raise
+            return 148
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+                raise
+            if isinstance(error, KeyboardInterrupt):
+                return 130
+            if not isinstance(error, Exception):
+                raise
+            return self._report(error)
+        finally:
+            self.folder.undo()
+
+    def _run_to_status(self, run: Callable[[], int]) -> int:
+        try:
+            return run()
+        except ExitShell as leave:
+            return leave.status
+        except (ReturnFromFunction, LeaveLoop) as leave:
+            return getattr(leave, "status", 0)
+        except ExpansionError as error:
+            return self.complain(str(error), 2)
+        except ShellSyntaxError as error:
+            return self.complain(str(error), 2)
+
+    def _run_exit_trap(self, status: int) -> int:
+        action = self.traps.pop("EXIT", "")
+        if not action:
+            return status
+        self.last_status = status
+        try:
+            self.shell.run_program(action, "trap")
+        except ExitShell as leave:
+            return leave.status
+        except (ReturnFromFunction, LeaveLoop):
+            pass
+        return status
+
+    def _report(self, error: Exception) -> int:
+        """A bug of ours: one line, and the traceback with LLMOS_DEBUG=1."""
+        status = self.complain(f"internal error: {type(error).__name__}: {error}", 1)
+        if os.environ.get("LLMOS_DEBUG", "0") not in ("", "0"):
+            import traceback
+
+            traceback.print_exception(error, file=sys.stderr)
+        return status
+
+
+_HANDLERS: dict[type, Callable[[Any, Any], int]] = {
+    ast.Simple: Executor._simple,
+    ast.Sequence: Executor._sequence,
+    ast.AndOr: Executor._and_or,
+    ast.Pipeline: Executor._pipeline,
+    ast.Background: Executor._background,
+    ast.Group: Executor._group,
+    ast.Subshell: Executor._subshell,
+    ast.Redirected: Executor._redirected,
+    ast.If: Executor._if,
+    ast.While: Executor._while,
+    ast.For: Executor._for,
+    ast.Case: Executor._case,
+    ast.Function: Executor._function,
+    ast.Ask: Executor._ask,
+}

@@ -1,0 +1,438 @@
+"""Starts programs, pipelines, background jobs and command substitutions, and waits for them.
+
+Programs of the host are started directly; every other element of a pipeline runs in a thread of its own, with a copy
+of the shell, while the main thread waits and owns the terminal and the signals.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
+from llmos_shell.lang import ast
+from llmos_shell.lang.errors import ExpansionError
+from llmos_shell.shell import folders
+from llmos_shell.shell.control import ExitShell, StopRequested
+from llmos_shell.shell.hostproc import StartError, describe_signal, exit_status
+from llmos_shell.shell.jobs import HostMember, Job, Member, ThreadMember
+from llmos_shell.shell.redirect import Redirection, RedirectError
+
+if TYPE_CHECKING:
+    from llmos_shell.shell.interpreter import Shell
+    from llmos_shell.shell.redirect import Files
+
+STOPPED = 148
+"""Exit status of what Ctrl-Z stopped: 128 + SIGTSTP."""
+
+STARTS_PROCESSES = frozenset({"run", "ask", "chat", "fork", "nice", "nohup", "time"})
+"""Commands that announce a model process soon after they were started with `&`, so that it is worth waiting for `$!`."""
+
+
+# -- one program -----------------------------------------------------------------------------------------------------
+
+
+def run_host(shell: Shell, words: list[str], assignments: dict[str, str] | None) -> int:
+    """Runs a program of the host to its end. Raises `StartError`."""
+    if shell.job is not None:
+        return _run_nested(shell, shell.job, words, assignments)
+    if not shell.job_control:
+        pid = shell.start_host(words, assignments, shell.files, None)
+        return wait_plainly(shell, pid)
+    job = shell.new_job(shell.current or ast.Simple([], [], []), own_group=True)
+    job.members.append(HostMember(_start_in_group(shell, job, words, assignments, shell.files)))
+    return wait_foreground(shell, job)
+
+
+def wait_plainly(shell: Shell, pid: int) -> int:
+    """Waits for a program that shares the shell's group. Ctrl-C reaches it too, and ends the shell's work if it dies."""
+    interrupted = False
+    while True:
+        try:
+            _, wait_status = os.waitpid(pid, os.WUNTRACED if shell.interactive else 0)
+        except KeyboardInterrupt:
+            interrupted = True
+        except ChildProcessError:
+            return 127
+        else:
+            if not os.WIFSTOPPED(wait_status):
+                break
+            os.kill(pid, signal.SIGCONT)  # nobody could continue it
+    status = exit_status(wait_status)
+    if interrupted and status == 128 + signal.SIGINT:
+        raise KeyboardInterrupt
+    _tell_signal(shell, wait_status)
+    return status
+
+
+def _tell_signal(shell: Shell, wait_status: int) -> None:
+    if os.WIFSIGNALED(wait_status):
+        number = os.WTERMSIG(wait_status)
+        if number not in (signal.SIGINT, signal.SIGPIPE):
+            shell.say(describe_signal(number) + (" (core dumped)" if os.WCOREDUMP(wait_status) else ""))
+
+
+def _run_nested(shell: Shell, job: Job, words: list[str], assignments: dict[str, str] | None) -> int:
+    """A program started by the thread of a job."""
+    pid = _start_in_group(shell, job, words, assignments, shell.files)
+    job.nested.add(pid)
+    try:
+        return exit_status(os.waitpid(pid, 0)[1])
+    except ChildProcessError:
+        return 127
+    finally:
+        job.nested.discard(pid)
+
+
+def _start_in_group(
+    shell: Shell, job: Job, words: list[str], assignments: dict[str, str] | None, files: Files
+) -> int:
+    """Starts a program in the job's process group, which it leads if it is the first or the others have ended."""
+    if job.group is None:
+        return shell.start_host(words, assignments, files, None)
+    group = job.group
+    if group:
+        try:
+            os.killpg(group, 0)
+        except OSError:
+            group = 0
+    pid = shell.start_host(words, assignments, files, group)
+    if not group:
+        job.group = pid
+    return pid
+
+
+# -- pipelines -------------------------------------------------------------------------------------------------------
+
+
+def run_pipeline(shell: Shell, node: ast.Pipeline) -> int:
+    """Runs a pipeline to its end, or until Ctrl-Z stops it."""
+    foreground = shell.job is None
+    first_here = foreground and shell.job_control and _begins_with_command(shell, node.commands[0])
+    job = shell.new_job(node, own_group=foreground and shell.job_control and not first_here)
+    _launch(shell, node.commands, job, shell.files, first_here=first_here)
+    if foreground:
+        return wait_foreground(shell, job)
+    return _wait_nested(shell, job)
+
+
+def _wait_nested(shell: Shell, job: Job) -> int:
+    outer = shell.job
+    assert outer is not None
+    job.wait_hosts()
+    for member in job.members:
+        outer.nested.discard(member.pid)
+    job.wait_threads()
+    return job.status(pipefail=shell.options.pipefail)
+
+
+def _begins_with_command(shell: Shell, node: ast.Command) -> bool:
+    """Whether a pipeline begins with a command of ours, which may want to read from the terminal."""
+    name = node.words[0].literal() if isinstance(node, ast.Simple) and node.words else None
+    return name is not None and name not in shell.functions and shell._is_command(name)
+
+
+def _launch(
+    shell: Shell,
+    nodes: list[ast.Command],
+    job: Job,
+    files: Files,
+    *,
+    owned: tuple[int, ...] = (),
+    background: bool = False,
+    first_here: bool = False,
+) -> None:
+    """Starts all elements. `owned` are descriptors that the first element closes; with `first_here` it is run last, by
+    this thread.
+    """
+    mine, reader = list(owned), -1
+    here: _Element | None = None
+    for index, node in enumerate(nodes):
+        changes: dict[int, int | None] = {}
+        if reader >= 0:
+            changes[0] = reader
+            mine.append(reader)
+        if index < len(nodes) - 1:
+            reader, writer = os.pipe()
+            changes[1] = writer
+            mine.append(writer)
+        element = _Element(shell, node, job, files.replace(changes) if changes else files, mine, background)
+        mine = []
+        if first_here and index == 0:
+            here = element
+        else:
+            job.members.append(element.start())
+    if here is not None:
+        job.members.insert(0, here.run_here())
+
+
+class _Element:
+    """One element of a pipeline about to be started, in a copy of the shell."""
+
+    def __init__(
+        self, shell: Shell, node: ast.Command, job: Job, files: Files, owned: list[int], background: bool
+    ) -> None:
+        self._outer = shell
+        self._shell = shell.subshell(background=background)
+        self._shell.files = files
+        self._shell.background = self._shell.background or background
+        self._node = node
+        self._job = shell.job or job
+        self._pipeline = job
+        self._owned = owned
+        self._words: list[str] | None = None
+
+    def start(self) -> Member:
+        """Starts a program, or a thread."""
+        node = self._node
+        if type(node) is ast.Simple and node.words:
+            try:
+                self._words = self._shell._expand(node.words)
+            except ExpansionError as error:
+                return self._failed(str(error), 2)
+            if self._words and not self._shell.is_in_process(self._words[0]):
+                return self._start_host(node, self._words)
+        member = ThreadMember(self._run, type(node).__name__)
+        member.start()
+        return member
+
+    def run_here(self) -> Member:
+        """Runs it in this thread, to its end."""
+        self._shell.pipeline = self._pipeline
+        member = Member()
+        try:
+            member.status = self._shell.run_contained(self._node)
+        finally:
+            self._close()
+        return member
+
+    def _run(self, member: ThreadMember) -> int:
+        shell = self._shell
+        shell.job = self._job
+        shell.member = member
+        shell.job_control = False
+        shell.interrupted = self._obey
+        try:
+            if shell.background:
+                try:
+                    folders.own_folder()
+                except OSError:
+                    pass
+            if self._words is None:
+                return shell.run_contained(self._node)
+            words = self._words
+            return shell.run_contained(self._node, lambda: shell.run_expanded(self._node, words))
+        finally:
+            self._close()
+
+    def _obey(self) -> None:
+        """Ends the thread's work when its job was sent a signal that ends."""
+        if self._job.ended_by:
+            raise ExitShell(128 + self._job.ended_by)
+
+    def _start_host(self, node: ast.Simple, words: list[str]) -> Member:
+        shell = self._shell
+        redirection = Redirection(shell.files)
+        try:
+            shell._redirect(redirection, node.redirects)
+            assignments = {each.name: shell._expander.string(each.value) for each in node.assignments}
+            if shell.options.xtrace:
+                shell._trace(words, list(assignments.items()))
+            with _ignoring_interrupts(shell):
+                pid = _start_in_group(shell, self._job, words, assignments, redirection.files)
+        except (RedirectError, ExpansionError) as error:
+            return self._failed(str(error), 1)
+        except StartError as error:
+            return self._failed(str(error), error.status)
+        finally:
+            redirection.close()
+            self._close()
+        if self._outer.job is not None:
+            self._outer.job.nested.add(pid)
+        return HostMember(pid)
+
+    def _failed(self, message: str, status: int) -> Member:
+        self._close()
+        member = Member()
+        member.status = self._shell.complain(message, status)
+        return member
+
+    def _close(self) -> None:
+        for fd in self._owned:
+            os.close(fd)
+        self._owned = []
+
+
+class _ignoring_interrupts:  # noqa: N801
+    """Programs in the background of a shell without job control ignore Ctrl-C, as POSIX says."""
+
+    def __init__(self, shell: Shell) -> None:
+        main = threading.current_thread() is threading.main_thread()
+        self._active = main and shell.background and not shell.interactive
+
+    def __enter__(self) -> None:
+        if self._active:
+            numbers = (signal.SIGINT, signal.SIGQUIT)
+            self._saved = [(number, signal.signal(number, signal.SIG_IGN)) for number in numbers]
+
+    def __exit__(self, *_: object) -> None:
+        if self._active:
+            for number, handler in self._saved:
+                signal.signal(number, handler)
+
+
+# -- the foreground --------------------------------------------------------------------------------------------------
+
+
+def wait_foreground(shell: Shell, job: Job) -> int:
+    """Waits for a job that has the terminal; if it stops, it goes to the table. Its status."""
+    terminal = shell.terminal if shell.job_control else None
+    if terminal is not None and job.group:
+        terminal.lend(job.group)
+        job.wake()  # it may have tried to use the terminal already
+    interrupted = False
+    while True:
+        try:
+            with terminal.stoppable() if terminal is not None else nullcontext():
+                job.wait_hosts()
+                if terminal is not None and not job.stopped:
+                    terminal.take_back(restore_modes=job.was_killed())
+                    if job.was_interrupted() and not job.done:
+                        job.interrupt()
+                if not job.stopped:
+                    job.wait_threads()
+            break
+        except KeyboardInterrupt:
+            interrupted = True
+            job.interrupt()
+        except StopRequested:
+            job.signal(signal.SIGSTOP)
+    if terminal is not None:
+        terminal.take_back(restore_modes=job.stopped or job.was_killed())
+    if job.stopped:
+        return suspend(shell, job)
+    if job.number:
+        shell.jobs().remove(job)
+    status = job.status(pipefail=shell.options.pipefail)
+    if job.was_interrupted() or (interrupted and job.status() == 128 + signal.SIGINT):
+        raise KeyboardInterrupt
+    for member in job.members:
+        if isinstance(member, HostMember) and member is job.members[-1]:
+            _tell_signal(shell, member.wait_status)
+    return status
+
+
+def suspend(shell: Shell, job: Job) -> int:
+    """Enters a stopped job into the table."""
+    job.suspend_rest()
+    jobs = shell.outermost().jobs()
+    jobs.add(job)
+    job.shown_state = job.state()
+    shell.say(f"\n{jobs.describe(job)}")
+    return STOPPED
+
+
+# -- the background --------------------------------------------------------------------------------------------------
+
+
+def run_background(shell: Shell, body: ast.Command) -> int:
+    """Starts a job in the background; returns as soon as `$!` is known."""
+    plain = isinstance(body, ast.Pipeline) and not body.negated
+    nodes = body.commands if isinstance(body, ast.Pipeline) and plain else [body]
+    job = shell.new_job(body, own_group=shell.job_control)
+    null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    outer, shell.job = shell.job, None
+    try:
+        _launch(shell, nodes, job, shell.files.replace({0: null}), owned=(null,), background=True)
+    finally:
+        shell.job = outer
+    shell.jobs().discard_ended() if not shell.interactive else None
+    shell.jobs().add(job)
+    last = job.members[-1]
+    if isinstance(last, ThreadMember) and _starts_process(shell, nodes[-1]):
+        last.settled.wait()
+    shell.last_background = last.pid
+    if shell.interactive and not shell.depth:
+        shell.say(f"[{job.number}] {last.pid}")
+    return 0
+
+
+def _starts_process(shell: Shell, node: ast.Command) -> bool:
+    name = node.words[0].literal() if isinstance(node, ast.Simple) and node.words else None
+    return name in STARTS_PROCESSES and name not in shell.functions
+
+
+# -- command substitution --------------------------------------------------------------------------------------------
+
+
+def capture(shell: Shell, body: ast.Sequence) -> tuple[str, int]:
+    """The output of commands without its trailing newlines, and their status."""
+    if not body.items:
+        return "", 0
+    sub = shell.subshell()
+    sub.job_control = False
+    reader, writer = os.pipe()
+    sub.files = shell.files.replace({1: writer})
+    pieces: list[bytes] = []
+    try:
+        status = _capture_program(sub, body, reader, writer, pieces)
+        if status is None:
+            thread = threading.Thread(target=_drain, args=(reader, pieces), name="shell: $(…)", daemon=True)
+            thread.start()
+            try:
+                status = sub.run_contained(body)
+            finally:
+                os.close(writer)
+                writer = -1
+                thread.join()
+        else:
+            writer = -1
+    finally:
+        if writer >= 0:
+            os.close(writer)
+        os.close(reader)
+    data = b"".join(pieces)
+    if b"\0" in data:
+        data = data.replace(b"\0", b"")
+    return data.decode("utf-8", "surrogateescape").rstrip("\n"), status
+
+
+def _drain(reader: int, pieces: list[bytes]) -> None:
+    while data := os.read(reader, 65536):
+        pieces.append(data)
+
+
+def _capture_program(sub: Shell, body: ast.Sequence, reader: int, writer: int, pieces: list[bytes]) -> int | None:
+    """The quick way where the body is just one program of the host; None where it is something else.
+
+    Closes the writer when it takes that way.
+    """
+    node = body.items[0]
+    if len(body.items) != 1 or type(node) is not ast.Simple or node.redirects or node.assignments or not node.words:
+        return None
+    name = node.words[0].literal()
+    if name is None or sub.is_in_process(name) or sub.options.xtrace or sub.aliases:
+        return None
+    words = sub._expand(node.words)
+    group = sub.job
+    try:
+        if group is None:
+            pid = sub.start_host(words, None, sub.files, None)
+        else:
+            pid = _start_in_group(sub, group, words, None, sub.files)
+            group.nested.add(pid)
+    except StartError as error:
+        os.close(writer)
+        return sub.complain(str(error), error.status)
+    os.close(writer)
+    try:
+        _drain(reader, pieces)
+    except KeyboardInterrupt:
+        wait_plainly(sub, pid)
+        raise
+    status = wait_plainly(sub, pid)
+    if group is not None:
+        group.nested.discard(pid)
+    return status

@@ -1,0 +1,108 @@
+"""The controlling terminal of an interactive shell: who is in the foreground, its modes, and the job-control signals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from types import FrameType
+
+from llmos_shell.shell.control import StopRequested
+
+IGNORED = (signal.SIGTTOU, signal.SIGTTIN, signal.SIGQUIT, signal.SIGTERM)
+"""What an interactive shell ignores and the programs it starts do not. (SIGTSTP is caught.)"""
+
+
+class Terminal:
+    """Takes the terminal for this process's group, lends it to jobs, and takes it back."""
+
+    def __init__(self, fd: int) -> None:
+        import termios
+
+        self._termios = termios
+        self._fd = fd
+        self._lent = False
+        self._stoppable = 0
+        self._previous = {number: signal.signal(number, signal.SIG_IGN) for number in IGNORED}
+        self._previous[signal.SIGTSTP] = signal.signal(signal.SIGTSTP, self._on_stop)
+        self._take_group()
+        self.group = os.getpgrp()
+        self._modes = termios.tcgetattr(fd)
+
+    @classmethod
+    def of_stdin(cls) -> Terminal | None:
+        """The terminal on standard input, if there is one that this process may take."""
+        try:
+            if os.isatty(0) and os.tcgetpgrp(0) >= 0:
+                return cls(0)
+        except OSError:
+            pass
+        return None
+
+    def _take_group(self) -> None:
+        """Puts this process into a group of its own, and the group into the foreground."""
+        if os.getpid() != os.getpgrp() and os.getsid(0) != os.getpid():
+            os.setpgid(0, 0)
+        os.tcsetpgrp(self._fd, os.getpgrp())
+
+    def lend(self, group: int) -> None:
+        """Puts a job's group into the foreground."""
+        try:
+            os.tcsetpgrp(self._fd, group)
+            self._lent = True
+        except OSError:
+            pass  # the group has ended already
+
+    def take_back(self, *, restore_modes: bool) -> None:
+        """Puts the shell into the foreground; restores the modes after a job that may have left others behind."""
+        if self._lent:
+            os.tcsetpgrp(self._fd, self.group)
+            self._lent = False
+        try:
+            if restore_modes:
+                self._termios.tcsetattr(self._fd, self._termios.TCSADRAIN, self._modes)
+            else:
+                self._modes = self._termios.tcgetattr(self._fd)
+        except self._termios.error:
+            pass
+
+    def stoppable(self) -> _Stoppable:
+        """Inside this context Ctrl-Z raises `StopRequested`; elsewhere it does nothing."""
+        return _Stoppable(self)
+
+    def close(self) -> None:
+        """Gives the signals back."""
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _on_stop(self, _number: int, _frame: FrameType | None) -> None:
+        if self._stoppable:
+            raise StopRequested
+
+
+class _Stoppable:
+    def __init__(self, terminal: Terminal) -> None:
+        self._terminal = terminal
+
+    def __enter__(self) -> None:
+        self._terminal._stoppable += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._terminal._stoppable -= 1
+
+
+def inherited_defaults(interactive: bool) -> tuple[int, ...]:
+    """Signals this process ignores, that programs are to have at their defaults."""
+    own = [signal.SIGPIPE, signal.SIGXFSZ]
+    if interactive:
+        own += [*IGNORED, signal.SIGTSTP]
+    return tuple(own)
+
+
+def flush_streams() -> None:
+    """Writes out what built-in commands left in the buffers of stdout and stderr."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            pass

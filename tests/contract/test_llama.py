@@ -1,0 +1,148 @@
+"""What is particular to the llama.cpp kernel: planning the KV cache, loading, fingerprints, mistakes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from llmos_kernel_llamacpp.engine import load
+from llmos_kernel_llamacpp.loading import KvPlan, plan_kv
+
+from llmos_shell.abi import PROTOCOL
+from llmos_shell.abi.engine import Chunk
+from llmos_shell.abi.errors import Code, LlmosError
+from llmos_shell.abi.types import Message
+from llmos_shell.abi.worker import Load
+from llmos_shell.testing.random_gguf import Shape, write_random_model
+
+GIB = 1 << 30
+
+
+def _spec(path: str = "x.gguf", **fields: Any) -> Load:
+    return Load(PROTOCOL, path, **fields)
+
+
+@pytest.mark.parametrize(
+    ("spec", "trained", "per_token", "available", "plan"),
+    [
+        (_spec(), 2048, 640, 16 * GIB, KvPlan("split", 32, 2048, 65536)),
+        (_spec(context=300), 2048, 640, 16 * GIB, KvPlan("split", 32, 300, 32 * 512)),
+        (_spec(), 131072, 131072, 64 * GIB, KvPlan("shared", 32, 32768, 32768)),
+        (_spec(), 4096, 131072, 8 * GIB, KvPlan("shared", 32, 4096, 16384)),
+        (_spec(context=65536), 131072, 65536, 8 * GIB, KvPlan("shared", 32, 65536, 65536)),
+        (_spec(layout="shared", pool_tokens=1000), 2048, 640, GIB, KvPlan("shared", 32, 1024, 1024)),
+        (_spec(layout="split", slots=4, pool_tokens=2000), 2048, 640, GIB, KvPlan("split", 4, 500, 2048)),
+        (_spec(slots=2, pool_tokens=4096), 2048, 640, GIB, KvPlan("split", 2, 2048, 4096)),
+        (_spec(slots=3, pool_tokens=4096), 2048, 640, GIB, KvPlan("shared", 3, 2048, 4096)),
+    ],
+)
+def test_plans(spec: Load, trained: int, per_token: int, available: int, plan: KvPlan) -> None:
+    assert plan_kv(spec, trained, per_token, available) == plan
+
+
+@pytest.mark.parametrize(("fields", "code"), [({"slots": 257}, Code.EINVAL), ({"context": 1 << 20}, Code.ENOMEM)])
+def test_impossible_plans_are_refused(fields: dict[str, Any], code: Code) -> None:
+    with pytest.raises(LlmosError) as caught:
+        plan_kv(_spec(**fields), 2048, 131072, GIB)
+    assert caught.value.code == code
+
+
+@pytest.mark.parametrize("kv_type", ["f32", "f16", "bf16", "q8_0", "q4_0"])
+def test_bytes_per_token_are_what_a_token_costs(tiny_model: str, kv_type: str) -> None:
+    engine = load(_spec(tiny_model, slots=4, kv_type=kv_type, threads=1))
+    sizes = []
+    for position in range(2):
+        engine.step([Chunk(0, position, [5], False)])
+        sizes.append(len(engine.export(0)))
+    engine.close()
+    overhead = 12  # llama.cpp's description of a cell
+    assert sizes[1] - sizes[0] == engine.info.kv_bytes_per_token + overhead
+
+
+def test_fingerprints_tell_apart_what_cannot_be_exchanged(tiny_model: str, tmp_path: Path) -> None:
+    other = tmp_path / "other.gguf"
+    write_random_model(other, Shape(), seed=7)
+    fingerprints = set()
+    for spec in (
+        _spec(tiny_model),
+        _spec(tiny_model, kv_type="q8_0"),
+        _spec(tiny_model, layout="shared"),
+        _spec(tiny_model, slots=2),
+        _spec(str(other)),
+    ):
+        engine = load(spec)
+        fingerprints.add(engine.info.fingerprint)
+        engine.close()
+    assert len(fingerprints) == 5
+
+
+def test_files_that_are_no_models(tmp_path: Path, tiny_model: str) -> None:
+    cut = tmp_path / "cut.gguf"
+    cut.write_bytes(Path(tiny_model).read_bytes()[:-1000])
+    text = tmp_path / "text.gguf"
+    text.write_text("hello")
+    for path, code in ((cut, Code.ENOEXEC), (text, Code.ENOEXEC), (tmp_path / "none", Code.ENOENT)):
+        with pytest.raises(LlmosError) as caught:
+            load(_spec(str(path)))
+        assert caught.value.code == code and "\n" not in str(caught.value)
+
+
+def test_wrong_kv_types(tiny_model: str, tmp_path: Path) -> None:
+    small_heads = tmp_path / "small.gguf"
+    write_random_model(small_heads, Shape(embedding=32, heads=4, kv_heads=4))
+    for path, kv_type in ((tiny_model, "q99"), (str(small_heads), "q8_0")):
+        with pytest.raises(LlmosError) as caught:
+            load(_spec(path, kv_type=kv_type))
+        assert caught.value.code == Code.EINVAL
+
+
+def test_models_without_template_talk_plainly(tmp_path: Path) -> None:
+    path = tmp_path / "base.gguf"
+    write_random_model(path, Shape())
+    engine = load(_spec(str(path), slots=2))
+    assert not engine.info.has_chat_template
+    assert engine.render([Message("user", "hi")], True) == "User: hi\nAssistant:"
+    engine.close()
+
+
+def test_template_gives_bos_once(tiny_model: str) -> None:
+    engine = load(_spec(tiny_model, slots=2))
+    tokens = engine.tokenize(engine.render([Message("user", "hi")], True), True)
+    engine.close()
+    assert tokens.count(1) == 1 and tokens[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "says"),
+    [
+        ("gbnf", "root ::= (", "expecting ')' at the end"),
+        ("gbnf", 'other ::= "a"', "root"),
+        ("gbnf", "root ::= missing", "Undefined rule identifier 'missing'"),
+        ("gbnf", 'root ::= root "a"', "left recursion"),
+        ("json-schema", '{"type": ', "line 1 column 10"),
+        ("json-schema", "[]", "must be an object"),
+        ("json-schema", '{"type": "odd"}', "odd"),
+    ],
+)
+def test_mistakes_in_grammars_are_explained(tiny_model: str, kind: Any, text: str, says: str) -> None:
+    engine = load(_spec(tiny_model, slots=2))
+    with pytest.raises(LlmosError) as caught:
+        engine.constraint(kind, text)
+    engine.close()
+    assert caught.value.code == Code.EINVAL and says in str(caught.value)
+
+
+def test_tokens_that_do_not_fit_a_grammar_are_an_error_not_a_crash(tiny_model: str) -> None:
+    engine = load(_spec(tiny_model, slots=2))
+    constraint = engine.constraint("gbnf", 'root ::= "yes"')
+    (token,) = engine.tokenize("n", False)[-1:]
+    assert not constraint.allows(token)
+    with pytest.raises(LlmosError):
+        constraint.accept(token)
+    masked = constraint.mask(np.zeros(engine.info.vocabulary, np.float32))
+    assert masked[token] == -np.inf and np.isfinite(masked).any()
+    constraint.close()
+    constraint.close()
+    engine.close()
