@@ -81,8 +81,12 @@ class Conductor:
             process.cap = _cap(process)
             self.scheduler.wake(process.pid, now)
             lifecycle.start_waiting(process)
+            if len(process.tokens) >= min(process.cap, self.workshop.context):
+                self.core.loop.call_soon(self.at_limit, process)
         else:
             self.scheduler.sleep(process.pid, now)
+            if not process.wants_to_run and self.suspects.clear(process.pid):
+                self._wake_all()
             if process.phase is Phase.IDLE and self.workshop.pager is not None:
                 self.workshop.pager.fell_asleep(process)
         process.topup_at = 0
@@ -120,15 +124,17 @@ class Conductor:
             lifecycle.finish_turn(self.core, process, reason)
 
     def at_limit(self, process: Process) -> None:
-        """Its context may not grow any more."""
-        pager, limits = self.workshop.pager, process.limits
+        """Ends the turn or the process if its context may not grow any more."""
+        limits = process.limits
+        if process.phase is not Phase.READY:
+            return
         if limits.tokens is not None and process.generated_tokens >= limits.tokens:
             text = f"its limit of {limits.tokens} generated tokens is reached"
             lifecycle.end(self.core, process, Reason.LIMIT, text)
         elif limits.kv_tokens is not None and len(process.tokens) >= limits.kv_tokens:
             text = f"its limit of {limits.kv_tokens} tokens of context is reached"
             lifecycle.end(self.core, process, Reason.LIMIT, text)
-        elif pager is not None and len(process.tokens) >= pager.context:
+        elif len(process.tokens) >= self.workshop.context:
             lifecycle.finish_turn(self.core, process, Reason.CONTEXT)
 
     # -- what the worker says ------------------------------------------------------------------------------------------

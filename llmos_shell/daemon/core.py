@@ -141,6 +141,13 @@ class Core:
         task.add_done_callback(self._task_done)
         return task
 
+    async def cancel_tasks(self) -> None:
+        """Ends what runs in the background."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
     def _task_done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:

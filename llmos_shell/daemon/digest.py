@@ -32,7 +32,7 @@ class Digest:
         now = self._core.now()
         charge: dict[int, int] = {}  # tokens computed, by PID
         touched: list[Process] = []
-        dirty = bool(step.pressure)
+        dirty = False
         if step.prefilled:
             self._prefilled(pager, step, charge, touched)
         if step.rows:
@@ -44,6 +44,8 @@ class Digest:
         self._charge(charge, step.seconds)
         for process in touched:
             process.notify()
+        if step.pressure:
+            conductor.planner.pressed(step.pressure)
         if dirty:
             conductor.planner.replan()
         else:

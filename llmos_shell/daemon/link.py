@@ -149,7 +149,11 @@ class WorkerLink(asyncio.Protocol):
         """Waits until the process is really gone, so that its memory is free, and reports how it ended."""
         process = self._process
         assert process is not None
-        status = await self._loop.run_in_executor(None, _wait, process)
+        try:
+            status = await self._loop.run_in_executor(None, _wait, process)
+        except RuntimeError:  # the loop is closing: nobody is held up any more
+            process.kill()
+            status = process.wait()
         self._read_output()
         if self._output >= 0:
             self._loop.remove_reader(self._output)

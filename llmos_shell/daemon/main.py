@@ -83,6 +83,7 @@ async def _shut_down(core: Core) -> None:
     core.closing = True
     for connection in list(core.connections):
         connection.close()
+    await core.cancel_tasks()
     await core.residency.close()
     for process in core.table.live_models():
         core.save(process)

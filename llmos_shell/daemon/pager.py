@@ -200,7 +200,7 @@ class Pager:
             return True
         held = [p.seq for p in self.bound.values() if p.pid in reserved and p.seq is not None and p.seq in ledger]
         held += [seq for seq in keep if seq in ledger and seq not in held]
-        return ledger.slots - len(held) >= slots and ledger.pages - pages_held(ledger, held) >= pages
+        return ledger.slots - len(held) >= slots and ledger.pages - ledger.pages_held(held) >= pages
 
     def _victims(self, reserved: Collection[int], keep: Collection[int]) -> list[Process]:
         """Whom to take memory from, in this order."""
@@ -212,6 +212,13 @@ class Pager:
         order = self._conductor.scheduler.victims(waiting, self._core.now())
         return [*sleeping, *(waiting[pid] for pid in order)]
 
+    def starved(self, process: Process, running: Collection[int]) -> None:
+        """The worker has no cells for a process although there are pages: makes some room all the same."""
+        if not self._make_room(self.ledger.free_pages + 1, 0, running, ()):
+            others = [pid for pid in running if pid != process.pid and self._conductor.members[pid].resident]
+            for pid in self._conductor.scheduler.victims(others, self._core.now())[:1]:
+                self.park(self._conductor.members[pid])
+
     # -- leaving -------------------------------------------------------------------------------------------------------
 
     def park(self, process: Process) -> None:
@@ -220,7 +227,7 @@ class Pager:
         assert seq is not None
         held = self.ledger.length(seq)
         self.ledger.release(seq)
-        pays = self.info.can_export and held >= self.info.page_tokens and seq not in self._expected
+        pays = self.info.can_export and held > 0 and seq not in self._expected
         if pays and self._core.park.reserve(process.pid, held * self.info.kv_bytes_per_token):
             process.leaving = True
             path = os.path.join(paths.park_dir(), f"{process.pid}.kv")
@@ -293,11 +300,6 @@ class Pager:
     def residents(self) -> list[Process]:
         """Processes with a sequence in the worker."""
         return [p for p in self.bound.values() if not p.leaving]
-
-
-def pages_held(ledger: Ledger, seqs: Collection[int]) -> int:
-    """Pages that any of these sequences references."""
-    return len({page for seq in seqs for page in ledger._sequences[seq].pages})
 
 
 def remove_file(path: str) -> None:

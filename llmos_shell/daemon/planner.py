@@ -61,6 +61,24 @@ class Planner:
             process.running = False
         return ran
 
+    def pressed(self, seqs: tuple[int, ...]) -> None:
+        """These sequences stand still: at their limit, or because the worker's pool is fuller than the ledger says.
+
+        The news may be older than the last grant; so only one that stands still again at the same place is starved.
+        """
+        pager = self._conductor.workshop.pager
+        assert pager is not None
+        for seq in seqs:
+            process = pager.bound.get(seq)
+            if process is None or process.leaving or len(process.tokens) >= process.limit:
+                continue
+            place = (len(process.tokens), process.limit)
+            if process.pressed == place:
+                pager.starved(process, set(self._running))
+            process.pressed = place
+            self._sent = None
+        self.replan()
+
     def note_prefill(self, tokens: int, seconds: float) -> None:
         """A step of `seconds` computed so many prompt tokens."""
         if tokens >= MIN_BUDGET and seconds > 0:
@@ -74,7 +92,7 @@ class Planner:
         if pager is None:
             return
         now = self._planned_at = self._core.now()
-        running = [pid for pid, process in self._running.items() if process.seq is not None and process.wants_to_run]
+        running = [pid for pid, process in self._running.items() if process.resident and process.wants_to_run]
         room = PoolRoom(pager, conductor.members, running)
         try:
             order = list(conductor.scheduler.choose(running, room, now).run)
@@ -102,7 +120,7 @@ class Planner:
     def _grow(self, pager: Pager, order: list[int]) -> dict[int, Process]:
         """Grants pages in order; whoever cannot get even one makes the least deserving leave. Ends who may not grow."""
         members = self._conductor.members
-        kept = [pid for pid in order if members[pid].seq is not None]
+        kept = [pid for pid in order if members[pid].resident]
         plenty = pager.ledger.free_pages >= AHEAD_PAGES * len(kept)
         for pid in list(kept):
             process = members[pid]

@@ -88,6 +88,7 @@ class Process:
     cap: int = NO_LIMIT  # its context may have so many tokens before a limit is reached
     topup_at: int = NO_LIMIT  # with so many tokens it should be granted more
     limit: int = 0  # of its grant
+    pressed: tuple[int, int] = (0, 0)  # tokens and limit when the worker last said that it stands still
     image: str = ""
     image_bytes: int = 0
     leaving: bool = False  # being exported
@@ -126,6 +127,11 @@ class Process:
         if self.phase is Phase.NEW:
             return State.RUNNABLE if self.tokens else State.NEW
         return State.SLEEPING
+
+    @property
+    def resident(self) -> bool:
+        """Whether the worker has its KV, and will keep it for now."""
+        return self.seq is not None and not self.leaving
 
     @property
     def alive(self) -> bool:

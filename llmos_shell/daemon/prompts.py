@@ -110,8 +110,8 @@ class Tokenizer:
     ) -> None:
         self._next += 1
         message = structs.replace(message, id=self._next)
-        self._questions[self._next] = _Question(message, answer, then)
         self._conductor.send(message)
+        self._questions[self._next] = _Question(message, answer, then)
 
     @staticmethod
     def _refuse(question: _Question, error: LlmosError) -> None:

@@ -105,8 +105,10 @@ class Residency:
 
     async def close(self) -> None:
         """Ends all workers."""
-        for task in self._loading.values():
+        loading = list(self._loading.values())
+        for task in loading:
             task.cancel()
+        await asyncio.gather(*loading, return_exceptions=True)
         await asyncio.gather(*(c.workshop.close() for c in self.all()), return_exceptions=True)
 
     # -- figures -------------------------------------------------------------------------------------------------------

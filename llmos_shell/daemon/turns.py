@@ -52,9 +52,7 @@ async def _prepare(core: Core, process: Process) -> None:
     if process.phase is not Phase.NEW:
         return
     pager = conductor.workshop.pager
-    info = conductor.workshop.info
-    assert info is not None
-    context = pager.context if pager is not None else info.context
+    context = conductor.workshop.context
     _refuse_too_long(conductor.entry, keep + len(tokens), context, process.limits.kv_tokens)
     if keep < len(process.tokens):
         del process.tokens[keep:]

@@ -16,6 +16,7 @@ from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.syscalls import WorkerInfo
 from llmos_shell.daemon.link import WorkerLink
 from llmos_shell.daemon.pager import Pager
+from llmos_shell.daemon.process import NO_LIMIT
 from llmos_shell.daemon.supervisor import STALL_SECONDS, start_worker
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Workshop:
         self._rate = (0.0, 0, 0.0)  # instant, tokens then, tokens per second
         self.info: abi.ModelInfo | None = None
         self.pager: Pager | None = None
+        self.context = NO_LIMIT  # longest context, once that is known
         self.load_seconds = 0.0
         self.started = 0.0
         self.restarts = 0
@@ -56,6 +58,7 @@ class Workshop:
         link, ready = await start_worker(self._entry, self._conductor.message, self._lost)
         self._link, self.info = link, ready.info
         self.pager = Pager(self._conductor, ready.info)
+        self.context = self.pager.context
         self.started, self.load_seconds = time.time(), time.monotonic() - begun
         self._core.events.info(
             "worker", f"{self._entry.name} loaded in {self.load_seconds:.2f} s by host process {link.pid}"

@@ -34,7 +34,7 @@ _BINARY: tuple[frozenset[str], ...] = tuple(
     frozenset(level.split())
     for level in ("||", "&&", "|", "^", "&", "== !=", "< > <= >=", "<< >>", "+ -", "* / %", "**")
 )
-_ASSIGNMENTS = frozenset("= += -= *= /= %= &= |= ^= <<= >>=".split())
+_ASSIGNMENTS = frozenset(["=", "+=", "-=", "*=", "/=", "%=", "&=", "|=", "^=", "<<=", ">>="])
 _CACHE_LIMIT = 512
 _compiled: dict[str, Compiled] = {}
 
@@ -153,7 +153,7 @@ class _Compiler:
         while position < end:
             match = _TOKEN.match(text, position)
             if match is None:
-                self._fail(text[position:].strip()[:20])
+                raise self._error(text[position:].strip()[:20])
             assert match.lastindex is not None
             self._tokens.append((match.lastindex, match.group(match.lastindex)))
             position = match.end()
@@ -164,12 +164,12 @@ class _Compiler:
             return lambda variables: 0
         compiled = self._comma()
         if self._tokens[self._at][0]:
-            self._fail(self._tokens[self._at][1])
+            raise self._error(self._tokens[self._at][1])
         return compiled
 
-    def _fail(self, found: str) -> None:
+    def _error(self, found: str) -> ExpansionError:
         what = f"unexpected `{found}`" if found else "unexpected end"
-        raise ExpansionError(f"arithmetic: {what} in `{self._text.strip()[:60]}`")
+        return ExpansionError(f"arithmetic: {what} in `{self._text.strip()[:60]}`")
 
     def _accept(self, operators: frozenset[str] | tuple[str, ...]) -> str:
         kind, text = self._tokens[self._at]
@@ -180,7 +180,7 @@ class _Compiler:
 
     def _expect(self, operator: str) -> None:
         if not self._accept((operator,)):
-            self._fail(self._tokens[self._at][1])
+            raise self._error(self._tokens[self._at][1])
 
     def _comma(self) -> Compiled:
         left = self._assignment()
@@ -240,7 +240,7 @@ class _Compiler:
             self._expect(")")
             return inner
         if kind != 3 or text not in ("+", "-", "!", "~", "++", "--"):
-            self._fail(text)
+            raise self._error(text)
         self._depth += 1
         if self._depth > MAX_DEPTH:
             raise ExpansionError("arithmetic: nested too deeply")

@@ -31,8 +31,13 @@ DEFAULT_IFS = " \t\n"
 class Environment(Protocol):
     """What expansions ask of the shell."""
 
-    nounset: bool  # set -u
-    noglob: bool  # set -f
+    @property
+    def nounset(self) -> bool:
+        """`set -u`: unset variables are errors."""
+
+    @property
+    def noglob(self) -> bool:
+        """`set -f`: no pathname expansion."""
 
     def lookup(self, name: str) -> str | None:
         """A variable or special parameter other than `@` and `*`; None when unset."""
@@ -352,7 +357,8 @@ def _static(word: Word) -> str | bool:
 
 
 _ANSI = re.compile(
-    rb"\\(?:([abeEfnrtv\\'\"?])|([0-7]{1,3})|x([0-9a-fA-F]{1,2})|u([0-9a-fA-F]{1,4})|U([0-9a-fA-F]{1,8})|c(.))", re.DOTALL
+    rb"\\(?:([abeEfnrtv\\'\"?])|([0-7]{1,3})|x([0-9a-fA-F]{1,2})|u([0-9a-fA-F]{1,4})|U([0-9a-fA-F]{1,8})|c(.))",
+    re.DOTALL,
 )
 _ANSI_CHARS = dict(zip(b"abeEfnrtv\\'\"?", b"\a\b\x1b\x1b\f\n\r\t\v\\'\"?", strict=True))
 

@@ -39,7 +39,10 @@ from llmos_shell.lang.ast import (
 from llmos_shell.lang.errors import Source
 from llmos_shell.lang.lexer import EOF, IO_NUMBER, NEWLINE, OPERATOR, WORD, Lexer
 
-RESERVED = frozenset("! { } if then elif else fi while until do done for in case esac function".split())
+RESERVED = frozenset(
+    ("!", "{", "}", "if", "then", "elif", "else", "fi", "while", "until", "do", "done", "for", "in", "case", "esac",
+     "function")
+)
 """Words that are no command names (`in` only after `for` and `case`)."""
 
 _CLOSING = frozenset({"}", "then", "elif", "else", "fi", "do", "done", "esac"})
@@ -235,9 +238,9 @@ class Parser(Lexer):
             if self.value not in _REDIRECTS:
                 self._unexpected()
             return self._simple()
-        if self.kind == IO_NUMBER:
-            return self._simple()
-        self._unexpected()
+        if self.kind != IO_NUMBER:
+            self._unexpected()
+        return self._simple()
 
     # -- simple commands ---------------------------------------------------------------------------------------------
 

@@ -43,13 +43,13 @@ _PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z|[0-9@*#?$!-]\Z")
 _NAME_FOLLOWS = re.compile(r"[A-Za-z0-9_]")
 
 
-def program_text(node: Command) -> str:
+def program_text(node: Command | Sequence) -> str:
     """Canonical text on as many lines as it takes, ending with a newline unless empty."""
     text = _Printer(one_line=False).command(node, "")
     return f"{text}\n" if text else ""
 
 
-def one_line(node: Command) -> str:
+def one_line(node: Command | Sequence) -> str:
     """Canonical text on one line; here-documents are only named."""
     return _Printer(one_line=True).command(node, "")
 
@@ -66,7 +66,7 @@ class _Printer:
 
     # -- commands ----------------------------------------------------------------------------------------------------
 
-    def command(self, node: Command, indent: str) -> str:
+    def command(self, node: Command | Sequence, indent: str) -> str:
         """Text of a command, without indentation before its first line and without a newline at its end."""
         text: str = getattr(self, f"_{type(node).__name__.lower()}")(node, indent)
         if not self._bodies or isinstance(node, Simple | Redirected | Pipeline | AndOr | Function):

@@ -36,7 +36,7 @@ class Streams:
     def _reader(self, fd: int) -> BinaryIO:
         if fd == 0:
             return sys.stdin.buffer
-        stream = open(fd if fd >= 0 else "/dev/null", "rb", closefd=fd < 0)
+        stream = open(fd if fd >= 0 else "/dev/null", "rb", closefd=fd < 0)  # noqa: SIM115
         self._own.append(stream)
         return stream
 
@@ -45,9 +45,9 @@ class Streams:
             return standard
         if fd < 0:
             fd = _closed_for_writing()
-            stream = open(fd, "w", encoding="utf-8", closefd=True)
+            stream = open(fd, "w", encoding="utf-8", closefd=True)  # noqa: SIM115
         else:
-            stream = open(fd, "w", encoding="utf-8", errors="surrogateescape", closefd=False)
+            stream = open(fd, "w", encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115
         self._own.append(stream)
         return stream
 
@@ -99,8 +99,8 @@ def run_llmos(shell: Shell, words: list[str]) -> int:
         nice=outer.nice if outer is not None else 0,
         detached=outer.detached if outer is not None else False,
         on_track=tracked.add,
+        on_reach=tracked.reach,
     )
-    context.on_reach = tracked.reach
     status = _invoke(shell, command, words, context, tracked)
     try:
         streams.close()
@@ -210,13 +210,18 @@ def follow(shell: Shell, member: ModelMember) -> int:
     """Shows the rest of a continued process's output; its exit status. Raises `StopRequested`."""
     from llmos_shell.shell.streaming import describe_exit, follow_output
 
-    streams = Streams(shell.files)
-    context = Context(shell, stdin=streams.stdin, out=streams.out, err=streams.err, background=shell.background)
-
     def reach(_pid: int, offset: int) -> None:
         member.offset = offset
 
-    context.on_reach = reach
+    streams = Streams(shell.files)
+    context = Context(
+        shell,
+        stdin=streams.stdin,
+        out=streams.out,
+        err=streams.err,
+        background=shell.background,
+        on_reach=reach,
+    )
     terminal = shell.terminal if threading.current_thread() is threading.main_thread() else None
     try:
         with terminal.stoppable() if terminal is not None else nullcontext():

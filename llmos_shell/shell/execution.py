@@ -7,6 +7,7 @@ texts and files to run.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -22,7 +23,7 @@ from llmos_shell.shell import folders
 from llmos_shell.shell.control import ExitShell, LeaveLoop, ReturnFromFunction, StopRequested
 from llmos_shell.shell.hostproc import StartError, find_program, start
 from llmos_shell.shell.options import Options
-from llmos_shell.shell.redirect import Files, Redirection, RedirectError, write_all
+from llmos_shell.shell.redirect import Files, RedirectError, Redirection, write_all
 from llmos_shell.shell.variables import Variables
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class Executor:
         self._calls = 0
         self._tested = 0  # inside a condition: `set -e` does not apply
         self._substituted: int | None = None  # status of the last command substitution
-        self._expander = Expander(self)  # type: ignore[arg-type]
+        self._expander = Expander(self)
         self.interrupted: Callable[[], None] | None = None
 
     # -- the environment of expansions -------------------------------------------------------------------------------
@@ -352,8 +353,8 @@ class Executor:
         """Makes redirections permanent (`exec` without a command)."""
         opened = {fd: os.dup(fd) for fd in redirection.opened}
         self.shell.kept += opened.values()
-        table = {fd: opened.get(real, real) if real is not None else None for fd, real in redirection.files.table.items()}
-        return Files(table)
+        table = redirection.files.table
+        return Files({fd: None if real is None else opened.get(real, real) for fd, real in table.items()})
 
     def _run_simple(self, node: ast.Simple, words: list[str]) -> int:
         if not node.assignments:
@@ -458,7 +459,9 @@ class Executor:
         except StartError as error:
             return self.complain(str(error), error.status)
 
-    def start_host(self, words: Sequence[str], assignments: dict[str, str] | None, files: Files, group: int | None) -> int:
+    def start_host(
+        self, words: Sequence[str], assignments: dict[str, str] | None, files: Files, group: int | None
+    ) -> int:
         """Starts a program of the host and returns its PID. Raises `StartError`."""
         path = (assignments or {}).get("PATH", self.variables.values.get("PATH", DEFAULT_PATH))
         program = find_program(words[0], path)
@@ -469,10 +472,8 @@ class Executor:
 
     def say(self, text: str) -> None:
         """Writes a line to stderr."""
-        try:
+        with contextlib.suppress(OSError):
             write_all(self.files.get(2), f"{text}\n".encode("utf-8", "surrogateescape"))
-        except OSError:
-            pass
 
     def complain(self, text: str, status: int) -> int:
         """Says what is wrong; gives the status back."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -164,3 +165,33 @@ def wait_for(pid: int) -> int:
         return exit_status(os.waitpid(pid, 0)[1])
     except ChildProcessError:
         return 127
+
+
+def replace_process(
+    path: str, words: Sequence[str], environment: Mapping[str, str], files: Files, default_signals: Sequence[int]
+) -> None:
+    """Puts a program in the place of this process (`exec`). Returns only by raising `StartError`."""
+    for fd, real in _settled(files):
+        if real is None:
+            with contextlib.suppress(OSError):
+                os.close(fd)
+        else:
+            os.dup2(real, fd) if real != fd else os.set_inheritable(fd, True)
+    for number in default_signals:
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        os.execve(path, list(words), environment)
+    except OSError as error:
+        raise _start_error(path, words[0], error) from None
+
+
+def _settled(files: Files) -> list[tuple[int, int | None]]:
+    """The table in an order of its own, with sources out of the way of targets."""
+    import fcntl
+
+    pairs: list[tuple[int, int | None]] = []
+    for fd, real in sorted(files.table.items()):
+        if real is not None and real != fd and real in files.table:
+            real = fcntl.fcntl(real, fcntl.F_DUPFD_CLOEXEC, _HIGH)
+        pairs.append((fd, real))
+    return pairs

@@ -9,6 +9,7 @@ What the front end (REPL, `-c`, scripts) uses:
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -24,7 +25,7 @@ from llmos_shell.shell.control import ExitShell, LeaveLoop, ReturnFromFunction, 
 from llmos_shell.shell.execution import RECURSION_LIMIT, Executor
 from llmos_shell.shell.folders import Restore
 from llmos_shell.shell.jobs import Job, Jobs
-from llmos_shell.shell.terminal import Terminal, flush_streams, inherited_defaults
+from llmos_shell.shell.terminal import IGNORED, Terminal, flush_streams, inherited_defaults
 
 if TYPE_CHECKING:
     from llmos_shell.ipc.client import Client
@@ -49,6 +50,9 @@ class Shell(Executor):
         self.default_signals = inherited_defaults(self.job_control)
         self.warned_of_jobs = False
         self.interrupts = 0  # how often Ctrl-C was pressed since this was last set to 0
+        self.pending_traps: list[str] = []
+        self.getopts_index = 1  # where `getopts` is in the parameters,
+        self.getopts_at = 1  # and in the word there
         self._jobs = Jobs()
         self._root = self
         self._session: Session | None = None
@@ -67,11 +71,20 @@ class Shell(Executor):
         if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
             return
 
-        def count(_number: int, _frame: FrameType | None) -> None:
-            self.interrupts += 1
-            raise KeyboardInterrupt
+        signal.signal(signal.SIGINT, self._on_interrupt)
 
-        signal.signal(signal.SIGINT, count)
+    def _on_interrupt(self, _number: int, _frame: FrameType | None) -> None:
+        self.interrupts += 1
+        raise KeyboardInterrupt
+
+    def restore_signal(self, number: int) -> None:
+        """Undoes a `trap`."""
+        if number == signal.SIGINT:
+            signal.signal(number, self._on_interrupt)
+        elif self.terminal is not None and number in IGNORED:
+            signal.signal(number, signal.SIG_IGN)
+        else:
+            signal.signal(number, signal.SIG_DFL)
 
     def _set_pwd(self) -> None:
         try:
@@ -219,10 +232,8 @@ class Shell(Executor):
     def close_files(self) -> None:
         """Closes what `exec` opened."""
         for fd in self.kept:
-            try:
+            with contextlib.suppress(OSError):
                 os.close(fd)
-            except OSError:
-                pass
         self.kept = []
 
     # -- what commands ask of the shell ------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ Owns the table, the states and the signals; starting is `pipelines.py`, commands
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -235,10 +236,8 @@ class Job:
             except ProcessLookupError:
                 pass
         for pid in pids:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
-            except ProcessLookupError:
-                pass
 
     def interrupt(self) -> None:
         """Ctrl-C, for those members that the terminal does not reach."""
@@ -256,7 +255,7 @@ class Job:
         self.shown_state = "Running"
 
     def suspend_rest(self) -> None:
-        """Stops what the terminal's Ctrl-Z did not reach: model processes, and with them the threads that follow them."""
+        """Stops what the terminal's Ctrl-Z did not reach: model processes, and so the threads that follow them."""
         for pid in self.pids:
             self._signal_model(pid, "STOP")
         for member in self.members:
@@ -293,10 +292,8 @@ class Job:
     def wake(self) -> None:
         """Continues programs that stopped because they used the terminal a moment too early."""
         if self.group:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.group, signal.SIGCONT)
-            except ProcessLookupError:
-                pass
 
 
 class Jobs:

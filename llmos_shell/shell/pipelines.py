@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING
 
 from llmos_shell.lang import ast
@@ -18,7 +18,7 @@ from llmos_shell.shell import folders
 from llmos_shell.shell.control import ExitShell, StopRequested
 from llmos_shell.shell.hostproc import StartError, describe_signal, exit_status
 from llmos_shell.shell.jobs import HostMember, Job, Member, ThreadMember
-from llmos_shell.shell.redirect import Redirection, RedirectError
+from llmos_shell.shell.redirect import RedirectError, Redirection
 
 if TYPE_CHECKING:
     from llmos_shell.shell.interpreter import Shell
@@ -28,7 +28,7 @@ STOPPED = 148
 """Exit status of what Ctrl-Z stopped: 128 + SIGTSTP."""
 
 STARTS_PROCESSES = frozenset({"run", "ask", "chat", "fork", "nice", "nohup", "time"})
-"""Commands that announce a model process soon after they were started with `&`, so that it is worth waiting for `$!`."""
+"""Commands that soon announce a model process when started with `&`, so that it is worth waiting for `$!`."""
 
 
 # -- one program -----------------------------------------------------------------------------------------------------
@@ -47,7 +47,7 @@ def run_host(shell: Shell, words: list[str], assignments: dict[str, str] | None)
 
 
 def wait_plainly(shell: Shell, pid: int) -> int:
-    """Waits for a program that shares the shell's group. Ctrl-C reaches it too, and ends the shell's work if it dies."""
+    """Waits for a program in the shell's own group. Ctrl-C reaches it too, and ends the shell's work if it dies."""
     interrupted = False
     while True:
         try:
@@ -216,14 +216,13 @@ class _Element:
         shell.interrupted = self._obey
         try:
             if shell.background:
-                try:
+                with suppress(OSError):
                     folders.own_folder()
-                except OSError:
-                    pass
             if self._words is None:
                 return shell.run_contained(self._node)
-            words = self._words
-            return shell.run_contained(self._node, lambda: shell.run_expanded(self._node, words))
+            node, words = self._node, self._words
+            assert type(node) is ast.Simple
+            return shell.run_contained(node, lambda: shell.run_expanded(node, words))
         finally:
             self._close()
 
@@ -265,7 +264,7 @@ class _Element:
         self._owned = []
 
 
-class _ignoring_interrupts:  # noqa: N801
+class _ignoring_interrupts:
     """Programs in the background of a shell without job control ignore Ctrl-C, as POSIX says."""
 
     def __init__(self, shell: Shell) -> None:

@@ -6,6 +6,7 @@ other's way; a program gets its descriptors when it is started.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Callable, Mapping
@@ -65,10 +66,8 @@ class Redirection:
     def close(self) -> None:
         """Closes what was opened."""
         for fd in self.opened:
-            try:
+            with contextlib.suppress(OSError):
                 os.close(fd)
-            except OSError:
-                pass
         self.opened = []
 
     def add(self, redirect: Redirect, expand: Callable[[Word], str], noclobber: bool) -> None:

@@ -1,7 +1,8 @@
-"""The controlling terminal of an interactive shell: who is in the foreground, its modes, and the job-control signals."""
+"""The controlling terminal of an interactive shell: who is in the foreground, its modes, job-control signals."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -102,7 +103,5 @@ def inherited_defaults(interactive: bool) -> tuple[int, ...]:
 def flush_streams() -> None:
     """Writes out what built-in commands left in the buffers of stdout and stderr."""
     for stream in (sys.stdout, sys.stderr):
-        try:
+        with contextlib.suppress(OSError, ValueError):
             stream.flush()
-        except (OSError, ValueError):
-            pass

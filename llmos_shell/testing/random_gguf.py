@@ -84,7 +84,7 @@ def _tensors(shape: Shape, rng: np.random.Generator) -> list[tuple[str, npt.NDAr
     width, kv_width = shape.embedding, shape.embedding * shape.kv_heads // shape.heads
 
     def matrix(rows: int, columns: int) -> npt.NDArray[np.float32]:
-        return (rng.standard_normal((rows, columns)) * columns**-0.5).astype(np.float32)
+        return np.asarray(rng.standard_normal((rows, columns)) * columns**-0.5, np.float32)
 
     ones = np.ones(width, np.float32)
     tensors = [("token_embd.weight", matrix(shape.vocabulary, width))]

@@ -19,18 +19,16 @@ from llmos_shell.daemon.syscalls import Context, Handler
 async def list_(context: Context, args: abi.List) -> tuple[ProcessInfo, ...]:
     """`ps`."""
     core = context.core
-    ended: dict[int, ProcessInfo] = {}
+    rows: dict[int, ProcessInfo] = {}
     if args.all:
-        for row in await core.read(lambda: core.journal.history(max(0, args.limit))):
-            if core.table.find(row.pid) is None:
-                ended[row.pid] = _old_row(row.record)
-    living: dict[int, ProcessInfo] = {}
+        for old in await core.read(lambda: core.journal.history(max(0, args.limit))):
+            rows[old.pid] = _old_row(old.record)
     for process in core.table:
         if process.kind is Kind.SESSION and not args.sessions:
             continue
-        if process.alive or not process.reaped or args.all:
-            living[process.pid] = process.info(core.figures(process))
-    return tuple(info for _, info in sorted({**ended, **living}.items()))
+        if process.alive or not process.reaped or process.pid in rows:
+            rows[process.pid] = process.info(core.figures(process))
+    return tuple(row for _, row in sorted(rows.items()))
 
 
 async def info(context: Context, args: abi.Pid) -> ProcessInfo:

@@ -46,6 +46,7 @@ async def spawn(context: Context, args: abi.Spawn) -> abi.Spawned:
         await core.durable()
     except asyncio.CancelledError:
         lifecycle.end(core, process, Reason.INTERRUPT)
+        lifecycle.reap(core, process)
         raise
     if not outcome.done():
         outcome.cancel()

@@ -79,6 +79,18 @@ def test_policies(client):
     assert code_of(client, SCHED_SET, PolicyName("lottery")) == Code.ENOENT
 
 
+@pytest.mark.llmos(models={"narrow": {"slots": 1, "step_seconds": 0.002, "pages": 64}})
+def test_a_conversation_preempts_the_background(client):
+    background = spawn(client, detached=True, limits=Limits(tokens=900), sampling={"seed": 1})
+    wait_for_tokens(client, background)
+    chat = spawn(client, chat=True, sampling={"max_tokens": 20})
+    assert len(say(client, chat, "are you there?")) == 20
+    row = info(client, background)
+    assert row.exit is None and row.preemptions > 0
+    wait_for_tokens(client, background, row.generated_tokens + 10)
+    assert info(client, background).recomputed_tokens == 0
+
+
 # -- models ------------------------------------------------------------------------------------------------------------
 
 

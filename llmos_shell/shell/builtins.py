@@ -1,0 +1,403 @@
+"""The built-in commands that are part of the language: those that change the shell they run in.
+
+Each takes the shell and its words (its own name first) and returns a status. Output goes to the shell's files, not to
+`sys.stdout`. `echo`, `printf`, `read` and `test` are in `builtins_text.py`, `type`, `command` and others that look
+things up in `builtins_info.py`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from llmos_shell.shell.control import ExitShell, LeaveLoop, ReturnFromFunction
+from llmos_shell.shell.options import LETTERS, NAMES
+from llmos_shell.shell.redirect import write_all
+from llmos_shell.shell.variables import VALID_NAME
+
+if TYPE_CHECKING:
+    from llmos_shell.shell.interpreter import Shell
+
+Builtin = Callable[["Shell", list[str]], int]
+
+
+def write(shell: Shell, text: str) -> int:
+    """Writes to the command's standard output; status 0. Raises `OSError`."""
+    write_all(shell.files.get(1), text.encode("utf-8", "surrogateescape"))
+    return 0
+
+
+def usage(shell: Shell, words: list[str], message: str) -> int:
+    """Says how a command was misused; status 2."""
+    return shell.complain(f"{words[0]}: {message}", 2)
+
+
+def quoted(text: str) -> str:
+    """The text as a word that can be read again."""
+    from shlex import quote
+
+    return quote(text)
+
+
+def _true(_shell: Shell, _words: list[str]) -> int:
+    return 0
+
+
+def _false(_shell: Shell, _words: list[str]) -> int:
+    return 1
+
+
+# -- leaving ---------------------------------------------------------------------------------------------------------
+
+
+def _number(shell: Shell, words: list[str], default: int) -> int | None:
+    if len(words) < 2:
+        return default
+    try:
+        return int(words[1])
+    except ValueError:
+        usage(shell, words, f"{words[1]}: is no number")
+        return None
+
+
+def _exit(shell: Shell, words: list[str]) -> int:
+    status = _number(shell, words, shell.last_status)
+    if shell.interactive and not shell.depth and len(shell.jobs()) and not shell.warned_of_jobs:
+        shell.jobs().poll()
+        live = [job for job in shell.jobs() if not job.done]
+        if live:
+            shell.warned_of_jobs = True
+            kind = "stopped" if any(job.stopped for job in live) else "running"
+            return shell.complain(f"there are {kind} jobs: `exit` again ends them, `disown` keeps them", 1)
+    raise ExitShell(2 if status is None else status & 255)
+
+
+def _return(shell: Shell, words: list[str]) -> int:
+    status = _number(shell, words, shell.last_status)
+    raise ReturnFromFunction(2 if status is None else status & 255)
+
+
+def _break(shell: Shell, words: list[str]) -> int:
+    levels = _number(shell, words, 1)
+    if levels is None or levels < 1:
+        return usage(shell, words, "wants a number from 1 up")
+    if shell.loops:
+        raise LeaveLoop(levels, words[0] == "continue")
+    return 0
+
+
+# -- running ---------------------------------------------------------------------------------------------------------
+
+
+def _eval(shell: Shell, words: list[str]) -> int:
+    text = " ".join(words[1:])
+    if not text.strip():
+        return 0
+    shell.enter_call()
+    try:
+        return shell.run_program(text, "eval")
+    finally:
+        shell.leave_call()
+
+
+def _source(shell: Shell, words: list[str]) -> int:
+    if len(words) < 2:
+        return usage(shell, words, "wants a file")
+    path = words[1] if "/" in words[1] else _on_path(shell, words[1])
+    try:
+        with open(path, "rb") as file:
+            text = file.read().decode("utf-8", "surrogateescape")
+    except (OSError, ValueError) as error:
+        status = shell.complain(f"{words[0]}: {words[1]}: {(getattr(error, 'strerror', '') or str(error)).lower()}", 1)
+        if shell.interactive or words[0] == "source":
+            return status
+        raise ExitShell(2) from None
+    saved = shell.parameters
+    if len(words) > 2:
+        shell.parameters = words[2:]
+    shell.enter_call()
+    try:
+        return shell.run_program(text, words[1])
+    except ReturnFromFunction as returned:
+        return returned.status
+    finally:
+        shell.leave_call()
+        if len(words) > 2:
+            shell.parameters = saved
+
+
+def _on_path(shell: Shell, name: str) -> str:
+    for folder in (shell.lookup("PATH") or "").split(os.pathsep):
+        candidate = os.path.join(folder, name)
+        if os.path.isfile(candidate):
+            return candidate
+    return name
+
+
+def _exec(shell: Shell, words: list[str]) -> int:
+    if len(words) < 2:
+        return 0
+    from llmos_shell.shell.hostproc import StartError, find_program, replace_process
+
+    arguments = words[1:]
+    if shell.depth or shell.member is not None or shell.is_in_process(arguments[0]):
+        raise ExitShell(shell.run_command(arguments))
+    try:
+        program = find_program(arguments[0], shell.lookup("PATH") or "/usr/bin:/bin")
+        replace_process(program, arguments, shell.variables.environment(), shell.files, shell.default_signals)
+    except StartError as error:
+        status = shell.complain(f"exec: {error}", error.status)
+    if shell.interactive:
+        return status
+    raise ExitShell(status)
+
+
+# -- variables -------------------------------------------------------------------------------------------------------
+
+
+def _declare(shell: Shell, words: list[str], apply: Callable[[str], None]) -> int:
+    status = 0
+    for word in words:
+        name, equals, value = word.partition("=")
+        append = name.endswith("+") and bool(equals)
+        name = name.removesuffix("+") if append else name
+        if not VALID_NAME.match(name):
+            status = shell.complain(f"{word}: is no variable's name", 2)
+            continue
+        if equals:
+            shell.assign(name, (shell.lookup(name) or "") + value if append else value)
+        apply(name)
+    return status
+
+
+def _export(shell: Shell, words: list[str]) -> int:
+    arguments, off = words[1:], False
+    while arguments and arguments[0] in ("-n", "-p", "--"):
+        off = off or arguments[0] == "-n"
+        arguments = arguments[1:]
+    if not arguments:
+        values = shell.variables.values
+        names = sorted(shell.variables.exported)
+        return write(shell, "".join(_line("export", name, values.get(name)) for name in names))
+    return _declare(shell, arguments, lambda name: shell.variables.export(name, not off))
+
+
+def _readonly(shell: Shell, words: list[str]) -> int:
+    arguments = [word for word in words[1:] if word not in ("-p", "--")]
+    if not arguments:
+        values = shell.variables.values
+        names = sorted(shell.variables.readonly)
+        return write(shell, "".join(_line("readonly", name, values.get(name)) for name in names))
+    return _declare(shell, arguments, shell.variables.readonly.add)
+
+
+def _line(command: str, name: str, value: str | None) -> str:
+    return f"{command} {name}\n" if value is None else f"{command} {name}={quoted(value)}\n"
+
+
+def _local(shell: Shell, words: list[str]) -> int:
+    if not shell.variables.in_function:
+        return usage(shell, words, "works in functions only")
+    for word in words[1:]:
+        name = word.partition("=")[0].removesuffix("+")
+        if VALID_NAME.match(name):
+            shell.variables.declare_local(name)
+    return _declare(shell, words[1:], lambda name: None)
+
+
+def _unset(shell: Shell, words: list[str]) -> int:
+    arguments, functions = words[1:], False
+    while arguments and arguments[0] in ("-f", "-v", "--"):
+        functions = functions or arguments[0] == "-f"
+        arguments = arguments[1:]
+    for name in arguments:
+        if functions or (name not in shell.variables.values and name in shell.functions and "-v" not in words):
+            shell.functions.pop(name, None)
+        elif VALID_NAME.match(name):
+            shell.variables.unset(name)
+        else:
+            return usage(shell, words, f"{name}: is no variable's name")
+    return 0
+
+
+def _shift(shell: Shell, words: list[str]) -> int:
+    count = _number(shell, words, 1)
+    if count is None or count < 0:
+        return 2
+    if count > len(shell.parameters):
+        return shell.complain(f"shift: there are only {len(shell.parameters)} parameters", 2)
+    shell.parameters = shell.parameters[count:]
+    return 0
+
+
+def _set(shell: Shell, words: list[str]) -> int:
+    arguments = words[1:]
+    if not arguments:
+        values = shell.variables.values
+        return write(shell, "".join(f"{name}={quoted(values[name])}\n" for name in sorted(values)))
+    while arguments and arguments[0][:1] in ("-", "+") and len(arguments[0]) > 1:
+        word = arguments.pop(0)
+        if word == "--":
+            shell.parameters = arguments
+            return 0
+        for letter in word[1:]:
+            if letter == "o":
+                if not arguments:
+                    return _show_options(shell, word[0] == "+")
+                name = arguments.pop(0)
+            else:
+                name = LETTERS.get(letter, "")
+            if name not in NAMES:
+                return usage(shell, words, f"{word if letter != 'o' else name}: is no option")
+            setattr(shell.options, name, word[0] == "-")
+    if arguments:
+        shell.parameters = arguments[1:] if arguments[0] == "-" else arguments
+    return 0
+
+
+def _show_options(shell: Shell, as_commands: bool) -> int:
+    lines = []
+    for name in sorted(NAMES):
+        on = getattr(shell.options, name)
+        lines.append(f"set {'-' if on else '+'}o {name}\n" if as_commands else f"{name:<12} {'on' if on else 'off'}\n")
+    return write(shell, "".join(lines))
+
+
+# -- folders ---------------------------------------------------------------------------------------------------------
+
+
+def _cd(shell: Shell, words: list[str]) -> int:
+    arguments, physical = words[1:], False
+    while arguments and arguments[0] in ("-P", "-L", "--"):
+        physical = arguments.pop(0) == "-P"
+    if len(arguments) > 1:
+        return usage(shell, words, "too many arguments")
+    target = arguments[0] if arguments else shell.lookup("HOME") or ""
+    if not target:
+        return shell.complain("cd: HOME is not set", 1)
+    show = target == "-"
+    if show:
+        target = shell.lookup("OLDPWD") or ""
+        if not target:
+            return shell.complain("cd: OLDPWD is not set", 1)
+    here = shell.lookup("PWD") or os.getcwd()
+    place = os.path.normpath(os.path.join(here, target))
+    if place.startswith("//"):
+        place = place[1:]
+    try:
+        shell.folder.change_folder(target if physical else place)
+    except OSError as error:
+        return shell.complain(f"cd: {target}: {(error.strerror or str(error)).lower()}", 1)
+    except ValueError:
+        return shell.complain("cd: the name holds a NUL character", 1)
+    shell.assign("OLDPWD", here)
+    shell.assign("PWD", os.getcwd() if physical else place)
+    return write(shell, f"{place}\n") if show else 0
+
+
+def _pwd(shell: Shell, words: list[str]) -> int:
+    known = shell.lookup("PWD")
+    if "-P" in words[1:] or not known:
+        try:
+            known = os.getcwd()
+        except OSError:
+            return shell.complain("pwd: the working folder is gone", 1)
+    return write(shell, f"{known}\n")
+
+
+def _umask(shell: Shell, words: list[str]) -> int:
+    if len(words) < 2:
+        mask = os.umask(0)
+        os.umask(mask)
+        return write(shell, f"{mask:04o}\n")
+    try:
+        mask = int(words[1], 8)
+        if not 0 <= mask <= 0o777:
+            raise ValueError
+    except ValueError:
+        return usage(shell, words, f"{words[1]}: is no octal mask such as 022")
+    shell.folder.change_umask(mask)
+    return 0
+
+
+# -- traps -----------------------------------------------------------------------------------------------------------
+
+
+def _trap(shell: Shell, words: list[str]) -> int:
+    from llmos_shell.shell.traps import run_trap
+
+    return run_trap(shell, words)
+
+
+def _elsewhere(name: str, module: str) -> Builtin:
+    """A built-in whose module is imported when it is first used."""
+
+    def run(shell: Shell, words: list[str]) -> int:
+        from importlib import import_module
+
+        function: Builtin = getattr(import_module(f"llmos_shell.shell.{module}"), name)
+        BUILTINS[words[0]] = function
+        return function(shell, words)
+
+    return run
+
+
+SPECIAL = frozenset(
+    (":", ".", "break", "continue", "eval", "exec", "exit", "export", "readonly", "return", "set", "shift", "trap",
+     "unset")
+)
+"""Found before functions; assignments before them stay."""
+
+BUILTINS: dict[str, Builtin] = {
+    ":": _true,
+    "true": _true,
+    "false": _false,
+    ".": _source,
+    "source": _source,
+    "break": _break,
+    "continue": _break,
+    "cd": _cd,
+    "eval": _eval,
+    "exec": _exec,
+    "exit": _exit,
+    "export": _export,
+    "local": _local,
+    "pwd": _pwd,
+    "readonly": _readonly,
+    "return": _return,
+    "set": _set,
+    "shift": _shift,
+    "trap": _trap,
+    "umask": _umask,
+    "unset": _unset,
+    "echo": _elsewhere("echo", "builtins_text"),
+    "printf": _elsewhere("printf", "builtins_text"),
+    "read": _elsewhere("read", "builtins_text"),
+    "test": _elsewhere("test", "builtins_test"),
+    "[": _elsewhere("test", "builtins_test"),
+    "alias": _elsewhere("alias", "builtins_info"),
+    "unalias": _elsewhere("unalias", "builtins_info"),
+    "command": _elsewhere("command", "builtins_info"),
+    "type": _elsewhere("type_", "builtins_info"),
+    "hash": _elsewhere("hash_", "builtins_info"),
+    "getopts": _elsewhere("getopts", "builtins_info"),
+    "kill": _elsewhere("kill", "builtins_info"),
+}
+
+
+def is_command(name: str) -> bool:
+    """Whether it is one of the commands that are not part of the language."""
+    if "/" in name:
+        return False
+    from llmos_shell.shell import commands
+
+    return name in commands.names()
+
+
+def all_names() -> set[str]:
+    """All built-in commands."""
+    from llmos_shell.shell import commands
+
+    return {*BUILTINS, *commands.names()}
+

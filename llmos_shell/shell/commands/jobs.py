@@ -1,0 +1,252 @@
+"""`jobs`, `fg`, `bg`, `wait` and `disown`: the jobs of the shell they run in, be they programs or model processes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from llmos_shell.abi.errors import Code, LlmosError
+from llmos_shell.abi.syscalls import PROC_DETACH, Pid
+from llmos_shell.shell import bridge
+from llmos_shell.shell.command import Args, Command, Context, Operand, Option
+from llmos_shell.shell.control import StopRequested
+from llmos_shell.shell.jobs import Job, Jobs, ModelMember, ThreadMember
+from llmos_shell.shell.pipelines import suspend, wait_foreground
+
+if TYPE_CHECKING:
+    from llmos_shell.shell.interpreter import Shell
+
+_SPEC = "`%1`, `%%` (the current one), `%-`, `%name` or a PID"
+
+
+def _shell(context: Context) -> Shell:
+    """The interpreter's shell; only these commands know it."""
+    from llmos_shell.shell.interpreter import Shell
+
+    shell = context.shell
+    if not isinstance(shell, Shell):
+        raise LlmosError(Code.ENOENT, "there are no jobs here", hint="jobs belong to a running `llmos` shell")
+    return shell
+
+
+def _find(jobs: Jobs, spec: str) -> Job:
+    job = jobs.find(spec) if spec.startswith("%") else None
+    if job is None and spec.isascii() and spec.isdigit():
+        job = jobs.of_pid(int(spec))
+    if job is None:
+        what = "no current job" if spec == "%+" else f"{spec}: no such job"
+        raise LlmosError(Code.ESRCH, what, hint="`jobs` lists them")
+    return job
+
+
+def _select(context: Context, specs: Sequence[str]) -> list[Job]:
+    jobs = _shell(context).jobs()
+    jobs.poll()
+    return [_find(jobs, spec) for spec in specs]
+
+
+def _refresh(shell: Shell, job: Job) -> None:
+    """Brings a job's state up to date, without starting a daemon for it."""
+    job.poll()
+    if job.pids and not job.done:
+        bridge.refresh(shell, job)
+
+
+# -- jobs ------------------------------------------------------------------------------------------------------------
+
+
+def _jobs(context: Context, args: Args) -> int:
+    shell = _shell(context)
+    jobs = shell.jobs()
+    for job in jobs:
+        _refresh(shell, job)
+    shown = _select(context, args.JOB) if args.JOB else list(jobs)
+    shown = [job for job in shown if not (args.running and job.state() != "Running")]
+    shown = [job for job in shown if not (args.stopped and job.state() != "Stopped")]
+    if args.json:
+        from llmos_shell.shell.tables import to_json
+
+        context.out.write(to_json([_as_data(jobs, job) for job in shown]))
+    elif args.pids:
+        context.out.writelines(f"{job.pid}\n" for job in shown)
+    else:
+        context.out.writelines(f"{jobs.describe(job, long=args.long)}\n" for job in shown)
+    for job in shown:
+        job.shown_state = job.state()
+        if job.done:
+            jobs.remove(job)
+    return 0
+
+
+def _as_data(jobs: Jobs, job: Job) -> dict[str, Any]:
+    return {
+        "job": job.number,
+        "current": jobs.mark(job) == "+",
+        "state": job.state(),
+        "pids": job.pids,
+        "host_pids": job.host_pids,
+        "command": job.text,
+    }
+
+
+# -- fg and bg -------------------------------------------------------------------------------------------------------
+
+
+def _fg(context: Context, args: Args) -> int:
+    shell = _shell(context)
+    if not shell.job_control:
+        raise LlmosError(Code.ENOSYS, "there is no job control here", hint="use an interactive shell on a terminal")
+    job = _select(context, [args.JOB or "%+"])[0]
+    if job.done:
+        shell.jobs().remove(job)
+        raise LlmosError(Code.ESRCH, f"{job.text}: has ended")
+    print(job.text, file=context.out, flush=True)
+    shell.jobs().touch(job)
+    job.proceed()
+    for member in job.members:
+        if isinstance(member, ModelMember) and member.status is None:
+            try:
+                member.status = bridge.follow(shell, member)
+            except StopRequested:
+                return suspend(shell, job)
+    return wait_foreground(shell, job)
+
+
+def _bg(context: Context, args: Args) -> int:
+    shell = _shell(context)
+    for job in _select(context, args.JOB or ["%+"]):
+        if job.done:
+            raise LlmosError(Code.ESRCH, f"{job.text}: has ended")
+        if job.stopped:
+            job.members = [_followed(shell, member) for member in job.members]
+            job.proceed()
+        shell.last_background = job.pid
+        context.out.write(f"[{job.number}]{shell.jobs().mark(job)} {job.text} &\n")
+    return 0
+
+
+def _followed(shell: Shell, member: Any) -> Any:
+    """A process whose command was stopped, with a thread that goes on showing its output."""
+    if not isinstance(member, ModelMember) or member.status is not None:
+        return member
+    follower = shell.subshell(background=True)
+    follower.background = True
+    thread = ThreadMember(lambda _: bridge.follow(follower, member), f"bg {member.pid}")
+    thread.track(member.pid)
+    thread.start()
+    return thread
+
+
+# -- wait and disown -------------------------------------------------------------------------------------------------
+
+
+def _wait(context: Context, args: Args) -> int:
+    shell = _shell(context)
+    jobs = shell.jobs()
+    if not args.TARGET:
+        for job in jobs:
+            _wait_for(shell, job)
+        return 0
+    status = 0
+    for spec in args.TARGET:
+        status = _wait_one(context, shell, spec)
+    return status
+
+
+def _wait_one(context: Context, shell: Shell, spec: str) -> int:
+    jobs = shell.jobs()
+    if spec.isascii() and spec.isdigit():
+        pid = int(spec)
+        ended = jobs.ended_status(pid)
+        if ended is not None:
+            return ended
+        if jobs.of_pid(pid) is None:
+            try:
+                return bridge.wait_model(shell, pid)
+            except LlmosError as error:
+                context.error("wait", error)
+                return 127
+    try:
+        job = _find(jobs, spec)
+    except LlmosError as error:
+        context.error("wait", error)
+        return 127
+    return _wait_for(shell, job)
+
+
+def _wait_for(shell: Shell, job: Job) -> int:
+    """Waits until a job ended; it leaves the table."""
+    job.wait_hosts()
+    job.wait_threads()
+    for member in job.members:
+        if isinstance(member, ModelMember) and member.status is None:
+            member.status = bridge.wait_model(shell, member.pid)
+    status = job.status()
+    if job.done:
+        shell.jobs().remove(job)
+    return status
+
+
+def _disown(context: Context, args: Args) -> int:
+    shell = _shell(context)
+    jobs = list(shell.jobs()) if args.all else _select(context, args.JOB or ["%+"])
+    for job in jobs:
+        for pid in job.pids:
+            context.client.call(PROC_DETACH, Pid(pid))
+            shell.session().disown(pid)
+        shell.jobs().remove(job)
+    return 0
+
+
+_JOBS = Operand("JOB", _SPEC, "str", required=False, many=True)
+
+COMMANDS = (
+    Command(
+        "jobs",
+        "list what runs in the background or is stopped",
+        _jobs,
+        family="shell",
+        options=(
+            Option(("-l", "--long"), "with the PID"),
+            Option(("-p", "--pids"), "only the PIDs"),
+            Option(("-r", "--running"), "only running ones"),
+            Option(("-s", "--stopped"), "only stopped ones"),
+            Option(("--json",), "as JSON"),
+        ),
+        operands=(_JOBS,),
+        examples=(('run "a long story" > story.txt &', "a job"), ("jobs -l", "with its PID")),
+    ),
+    Command(
+        "fg",
+        "bring a job to the foreground",
+        _fg,
+        family="shell",
+        operands=(Operand("JOB", _SPEC, "str", required=False),),
+        description="A stopped one goes on. Of a model process the output is shown from where the terminal had got to.",
+    ),
+    Command(
+        "bg",
+        "let a stopped job go on in the background",
+        _bg,
+        family="shell",
+        operands=(_JOBS,),
+    ),
+    Command(
+        "wait",
+        "wait until jobs or processes have ended",
+        _wait,
+        family="shell",
+        operands=(Operand("TARGET", f"{_SPEC}; none: all jobs of this shell", "str", required=False, many=True),),
+        description="The exit status is that of the last one; 127 if there is no such job.",
+        examples=(("wait %1", "the first job"), ("wait 12", "a process, also of another shell")),
+    ),
+    Command(
+        "disown",
+        "let jobs outlive the shell",
+        _disown,
+        family="shell",
+        options=(Option(("-a", "--all"), "all of them"),),
+        operands=(_JOBS,),
+        description="They leave the list of jobs; `ps` still shows those that are model processes.",
+    ),
+)
