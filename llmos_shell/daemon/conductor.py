@@ -34,6 +34,7 @@ class Conductor:
         self.core = core
         self.entry = entry
         self.members: dict[int, Process] = {}
+        self.used = 0.0  # when a process of it last changed, monotonic
         self.scheduler = Scheduler(core.policy, lambda text: core.events.warning("sched", text))
         self.suspects = Suspects()
         self.workshop = Workshop(core, self)
@@ -148,9 +149,14 @@ class Conductor:
             self.workshop.pager.opened(message)
 
     def _exported(self, message: abi.Exported) -> None:
-        if self.workshop.pager is not None:
-            self.workshop.pager.exported(message)
-            self.planner.replan()
+        pager = self.workshop.pager
+        if pager is None:
+            return
+        process = pager.bound.get(message.seq)
+        pager.exported(message)
+        self.planner.replan()
+        if process is not None:  # by now it may belong to a conductor that loaded the model anew
+            self.core.residency.changed(process)
 
     def _failed(self, message: abi.Failed) -> None:
         """One sequence cannot go on, or the worker says why it is about to end."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from llmos_shell.abi.types import EXIT_CODES, ExitInfo, Kind, KvState, Limits, Reason, Turn
 from llmos_shell.abi.wire import Hello
-from llmos_shell.daemon.process import Phase, Process
+from llmos_shell.daemon.process import Phase, Process, printable
 from llmos_shell.daemon.table import INIT
 
 if TYPE_CHECKING:
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 def start_session(core: Core, hello: Hello) -> Process:
     """A connected client, as a process; takes back the processes it had before the daemon was restarted."""
     session = Process(
-        core.table.next_pid(), hello.name, Kind.SESSION, ppid=INIT, tty=hello.tty, host_pid=hello.pid, phase=Phase.IDLE
-    )
+        core.table.next_pid(), printable(hello.name), Kind.SESSION, ppid=INIT, tty=printable(hello.tty),
+        host_pid=hello.pid, phase=Phase.IDLE,
+    )  # fmt: skip
     session.session = session.pid
     core.table.add(session)
     core.events.debug("server", f"session {hello.name} of host process {hello.pid} began", session.pid)
@@ -203,6 +204,8 @@ def end(core: Core, process: Process, reason: Reason, message: str = "") -> None
         process.timer.cancel()
         process.timer = None
     core.residency.release(process, cache=reason in _CLEAN)
+    if process.image:
+        core.drop_image(process)
     if process.task is not None:
         process.task.cancel()
         process.task = None

@@ -97,6 +97,14 @@ class WorkerLink(asyncio.Protocol):
         except (OSError, ValueError, IndexError):
             return 0.0
 
+    def rss(self) -> int:
+        """Bytes of memory it occupies; 0 where that cannot be read."""
+        try:
+            with open(f"/proc/{self.pid}/statm", "rb") as file:
+                return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        except (OSError, ValueError, IndexError):
+            return 0
+
     def read_bytes(self) -> int:
         """Bytes it has read from disk, to tell a slow load from a hang; 0 where that cannot be read."""
         try:

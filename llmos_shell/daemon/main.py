@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     _log_to_file(args.foreground)
     try:
         asyncio.run(_serve(instance, args.auto, args.ready_fd))
-    except (LlmosError, OSError) as error:
+    except Exception as error:
         logging.getLogger("llmosd").exception("the daemon ended")
         _say(args.ready_fd, f"{error}\n")
         print(f"llmosd: {error}", file=sys.stderr)

@@ -31,6 +31,7 @@ NO_LIMIT = 1 << 62
 """More tokens than any context."""
 
 RATE_WINDOW = 1.0
+NAME_MAX = 200
 
 
 class Phase(Enum):
@@ -201,6 +202,11 @@ class Process:
             exit=self.exit, ended=self.ended, limits=self.limits,
             sampling=self.sampling if self.kind is Kind.MODEL else None,
         )  # fmt: skip
+
+
+def printable(name: str) -> str:
+    """A name that cannot disturb a terminal."""
+    return "".join(character if character.isprintable() else " " for character in name[:NAME_MAX]).strip()
 
 
 @dataclass(slots=True)

@@ -96,8 +96,6 @@ class Residency:
         if conductor is not None:
             conductor.release(process, cache=cache)
             self._watch(conductor)
-        elif process.image:
-            self._core.drop_image(process)
 
     def dropped(self, conductor: Conductor) -> None:
         """A model could not be loaded again after its worker crashed."""
@@ -134,11 +132,27 @@ class Residency:
         if problem:
             raise LlmosError(Code.ENOENT, problem)
         if entry.path.endswith(".gguf"):
-            _check_memory(entry, size)
+            await self._make_memory(entry, size)
         self._core.events.info("residency", f"loading {entry.name}")
         conductor = Conductor(self._core, entry)
         await conductor.load()
         return conductor
+
+    async def _make_memory(self, entry: ModelEntry, size: int) -> None:
+        """Unloads idle models, least recently used first, until there is memory.
+
+        Raises ENOMEM when that would not be enough, and then unloads nothing.
+        """
+        idle = sorted((one for one in self._conductors.values() if not one.busy), key=lambda one: one.used)
+        check_memory(entry, size, sum(one.workshop.rss() for one in idle))
+        for victim in idle:
+            try:
+                check_memory(entry, size)
+                return
+            except LlmosError:
+                self._core.events.info("residency", f"{victim.entry.name} makes room for {entry.name}")
+                await self._unload(victim)
+        check_memory(entry, size)
 
     def _loaded(self, key: str, task: asyncio.Task[Conductor]) -> None:
         self._loading.pop(key, None)
@@ -156,6 +170,7 @@ class Residency:
     def _watch(self, conductor: Conductor) -> None:
         """Unloads the model later, unless somebody uses it."""
         key = self._key(conductor)
+        conductor.used = self._core.now()
         timer = self._timers.pop(key, None)
         if timer is not None:
             timer.cancel()
@@ -179,13 +194,16 @@ class Residency:
         self._core.events.info("residency", f"unloaded {entry.name}")
 
 
-def _check_memory(entry: ModelEntry, size: int) -> None:
-    """Raises ENOMEM when weights and KV cannot fit into the memory there is, ENOEXEC for an unsound file."""
+def check_memory(entry: ModelEntry, size: int, reclaimable: int = 0) -> None:
+    """Raises ENOMEM when weights and KV cannot fit into the memory there is, ENOEXEC for an unsound file.
+
+    `reclaimable` bytes could be made available besides.
+    """
     info = read_gguf(entry.path)
     tokens = entry.pool_tokens or entry.context or min(info.context, 4096)
     estimate = int((size + tokens * info.kv_bytes_per_token(entry.kv_type)) * OVERHEAD)
     available = host.memory().available
-    if estimate > available:
+    if estimate > available + reclaimable:
         sizes = f"{estimate / 2**20:,.0f} MiB, {available / 2**20:,.0f} MiB of memory are available"
         text = f"{entry.name} needs about {sizes}"
         raise LlmosError(Code.ENOMEM, text, hint="unload another model, or choose a smaller one or a shorter context")

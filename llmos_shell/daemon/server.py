@@ -44,6 +44,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._splitter = Splitter()
         self._outgoing: list[bytes] = []
+        self._queued = 0  # bytes
         self._scheduled = False
         self._drained: set[Callable[[], None]] = set()
         self._deadline: asyncio.TimerHandle | None = None
@@ -59,8 +60,12 @@ class Connection(asyncio.Protocol):
         """Queues a message; it leaves at the end of this turn of the loop."""
         if self._transport is None:
             return
-        self._outgoing.append(encode(message))
-        if not self._scheduled:
+        frame = encode(message)
+        self._outgoing.append(frame)
+        self._queued += len(frame)
+        if self._queued > HIGH_WATER:
+            self._write()
+        elif not self._scheduled:
             self._scheduled = True
             self._core.loop.call_soon(self._flush)
 
@@ -197,6 +202,10 @@ class Connection(asyncio.Protocol):
 
     def _flush(self) -> None:
         self._scheduled = False
+        self._write()
+
+    def _write(self) -> None:
+        self._queued = 0
         transport, outgoing = self._transport, self._outgoing
         if transport is None or not outgoing:
             return

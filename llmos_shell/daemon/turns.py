@@ -37,7 +37,8 @@ async def _begin(core: Core, process: Process, outcome: asyncio.Future[LlmosErro
         core.events.exception("proc", fault)
         error = LlmosError(Code.EIO, f"{type(fault).__name__}: {fault}", pid=process.pid)
     finally:
-        process.task = None
+        if process.task is asyncio.current_task():
+            process.task = None
         if not outcome.done():
             outcome.set_result(error)
         elif error is not None and process.phase is Phase.NEW:

@@ -111,6 +111,10 @@ class Workshop:
         """The worker's PID on the host."""
         return self._link.pid if self._link is not None else None
 
+    def rss(self) -> int:
+        """Bytes of memory the worker occupies."""
+        return self._link.rss() if self._link is not None else 0
+
     def note_stats(self, stats: abi.Stats) -> None:
         """The worker's figures."""
         now, tokens = time.monotonic(), stats.decoded_tokens

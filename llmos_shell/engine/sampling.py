@@ -93,11 +93,9 @@ def sample(logits: Logits, sampling: Sampling, position: int, attempt: int = 0) 
     likeliest = argmax(logits)
     if likeliest == NOTHING or sampling.temperature <= 0:
         return likeliest
-    top = float(logits[likeliest])
-    tokens = _candidates(logits, sampling, top)
-    values = logits if tokens is None else logits[tokens]
-    sharpness = np.float32(1 / max(sampling.temperature, _SMALLEST_TEMPERATURE))
-    weights = np.exp((values - np.float32(top)) * sharpness)
+    top = logits[likeliest]
+    tokens, depths = _candidates(logits, sampling, top)
+    weights = np.exp(depths * np.float32(-1 / max(sampling.temperature, _SMALLEST_TEMPERATURE)))
     index = _draw(weights, uniform(sampling.seed or 0, position, attempt))
     return index if tokens is None else int(tokens[index])
 
@@ -115,59 +113,83 @@ def logprobs(logits: Logits, token: int, count: int) -> tuple[float, list[tuple[
 
 def top_tokens(logits: Logits, count: int) -> npt.NDArray[np.intp]:
     """The `count` tokens with the largest logits, largest first; of equals the lower token first."""
+    return _top(logits, count)[0]
+
+
+def _top(logits: Logits, count: int) -> tuple[npt.NDArray[np.intp], Logits]:
+    """The largest logits with their tokens, as `top_tokens`."""
     size = len(logits)
     count = min(count, size)
     columns = size // _GROUP
     if columns > 2 * count:
-        grouped = columns * _GROUP
-        maxima = logits[:grouped].reshape(_GROUP, columns).max(axis=0)
-        threshold = np.partition(maxima, columns - count)[columns - count]
-        chosen = np.flatnonzero(logits >= threshold)
-    else:
-        chosen = np.arange(size)
-    if len(chosen) > 4 * count:  # many equal logits, or a small vocabulary
+        maxima = logits[: columns * _GROUP].reshape(_GROUP, columns).max(axis=0)
+        chosen = (logits >= _least_of_top(maxima, count)).nonzero()[0]
         values = logits[chosen]
-        threshold = np.partition(values, len(values) - count)[len(values) - count]
-        chosen = chosen[values >= threshold]
-    order = np.argsort(-logits[chosen], kind="stable")
-    return chosen[order[:count]]
+        if len(chosen) > 4 * count:  # many are equal
+            kept = (values >= _least_of_top(values.copy(), count)).nonzero()[0]
+            chosen, values = chosen[kept], values[kept]
+    else:
+        chosen = (logits >= _least_of_top(logits.copy(), count)).nonzero()[0]
+        values = logits[chosen]
+    order = (-values).argsort(kind="stable")[:count]
+    return chosen[order], values[order]
 
 
-def _candidates(logits: Logits, sampling: Sampling, top: float) -> npt.NDArray[np.intp] | None:
-    """Tokens that pass top-k, top-p and min-p, in an order that depends on the logits only. None: all of them."""
-    tokens: npt.NDArray[np.intp] | None = None
+def _least_of_top(values: Logits, count: int) -> np.float32:
+    """The `count`-th largest value; `values` are reordered."""
+    place = len(values) - count
+    values.partition(place)
+    least: np.float32 = values[place]
+    return least
+
+
+def _candidates(logits: Logits, sampling: Sampling, top: np.float32) -> tuple[npt.NDArray[np.intp] | None, Logits]:
+    """Tokens that pass top-k, top-p and min-p (None: all), and how far their logits lie below the largest.
+
+    Their order depends on the logits only.
+    """
+    deepest = np.float32(-log(min(1.0, sampling.min_p))) if sampling.min_p > 0 else None
     if 0 < sampling.top_k < len(logits):
-        tokens = top_tokens(logits, sampling.top_k)
+        tokens, values = _top(logits, sampling.top_k)
+        depths = top - values
         if sampling.top_p < 1:
-            cumulative = np.cumsum(np.exp(logits[tokens] - np.float32(top)))
-            tokens = tokens[: _reaching(cumulative, sampling.top_p * float(cumulative[-1]))]
-    elif sampling.top_p < 1:
-        tokens = _nucleus(logits, sampling.top_p, top)
-    if sampling.min_p > 0:
-        least = np.float32(top + min(0.0, log(sampling.min_p)))
-        tokens = np.flatnonzero(logits >= least) if tokens is None else tokens[logits[tokens] >= least]
-    return tokens
+            cumulative = np.exp(-depths).cumsum()
+            count = _reaching(cumulative, sampling.top_p * float(cumulative[-1]))
+            tokens, depths = tokens[:count], depths[:count]
+        if deepest is not None:
+            count = int(depths.searchsorted(deepest, side="right"))
+            tokens, depths = tokens[:count], depths[:count]
+        return tokens, depths
+    depths = top - logits
+    if sampling.top_p < 1:
+        tokens = _nucleus(logits, depths, sampling.top_p)
+        if deepest is not None:
+            tokens = tokens[depths[tokens] <= deepest]
+        return tokens, depths[tokens]
+    if deepest is not None:
+        tokens = (depths <= deepest).nonzero()[0]
+        return tokens, depths[tokens]
+    return None, depths
 
 
-def _nucleus(logits: Logits, top_p: float, top: float) -> npt.NDArray[np.intp]:
+def _nucleus(logits: Logits, depths: Logits, top_p: float) -> npt.NDArray[np.intp]:
     """The likeliest tokens of the whole vocabulary that reach `top_p`.
 
     Mostly a few tokens do, and are looked at first. Else a histogram of the logits says where the border lies, and only
     the tokens of the bin that holds it are sorted.
     """
-    depth = np.float32(top) - logits
-    weights = np.exp(-depth)
+    weights = np.exp(-depths)
     mass = top_p * float(weights.sum())
     tokens = top_tokens(logits, _NUCLEUS_START)
     cumulative = np.cumsum(weights[tokens], dtype=np.float64)
     if cumulative[-1] >= mass or len(tokens) == len(logits):
         return tokens[: _reaching(cumulative, mass)]
-    bins = np.minimum(depth * np.float32(_BINS_PER_UNIT), np.float32(_BINS)).astype(np.intp)
+    bins = np.minimum(depths * np.float32(_BINS_PER_UNIT), np.float32(_BINS)).astype(np.intp)
     cumulative = np.cumsum(np.bincount(bins, weights))
     border = _reaching(cumulative, mass) - 1
     before = float(cumulative[border - 1]) if border else 0.0
     inside, at = np.flatnonzero(bins < border), np.flatnonzero(bins == border)
-    at = at[np.argsort(depth[at], kind="stable")]
+    at = at[np.argsort(depths[at], kind="stable")]
     count = _reaching(np.cumsum(weights[at], dtype=np.float64), mass - before)
     return np.concatenate((inside, at[:count]))
 
@@ -187,7 +209,7 @@ def _draw(weights: Logits, chance: float) -> int:
         target -= float(cumulative[block - 1]) if block else 0.0
         start = block * _BLOCK
         return start + _place(np.cumsum(weights[start : start + _BLOCK], dtype=np.float64), target)
-    cumulative = np.cumsum(weights, dtype=np.float64)
+    cumulative = weights.cumsum(dtype=np.float64)
     return _place(cumulative, chance * float(cumulative[-1]))
 
 

@@ -30,7 +30,7 @@ from llmos_shell.abi.framing import Splitter, encode
 from llmos_shell.engine.loop import Loop
 from llmos_shell.engine.threads import Governor
 
-_RECEIVE_BYTES = 1 << 20
+_RECEIVE_BYTES = 1 << 16  # small enough that an empty read costs a microsecond
 _STATS_SECONDS = 1.0
 
 

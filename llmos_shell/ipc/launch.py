@@ -65,15 +65,19 @@ def _spawn(writer: int) -> None:
     process.returncode = 0  # it outlives this process on purpose: nobody waits for it, and Popen need not complain
 
 
-def _is_coming(waited: float) -> bool:
-    """Whether another daemon lives that may listen soon: one that holds the lock, or is just taking it."""
+def daemon_lives() -> bool:
+    """Whether a daemon holds the lock: one that runs, starts or is about to end."""
     try:
         with open(paths.lock_path()) as lock:
-            holder = lock.read().strip()
-        os.kill(int(holder), 0)
+            os.kill(int(lock.read()), 0)
     except (OSError, ValueError):
-        return waited < _LOCK_SECONDS
-    return waited < READY_SECONDS
+        return False
+    return True
+
+
+def _is_coming(waited: float) -> bool:
+    """Whether another daemon may listen soon: one that holds the lock, or is just taking it."""
+    return waited < (READY_SECONDS if daemon_lives() else _LOCK_SECONDS)
 
 
 def _read_all(reader: int) -> str:

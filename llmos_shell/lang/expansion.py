@@ -98,8 +98,9 @@ class Expander:
         return "".join([self._pattern_text(part) for part in word.parts])
 
     def arithmetic(self, part: Arithmetic) -> int:
-        """The value of `$((…))`."""
-        return evaluate(self.string(part.word), self._environment)
+        """The value of `$((…))`; double quotes in it mean nothing."""
+        text = self.string(part.word)
+        return evaluate(text.replace('"', "") if '"' in text else text, self._environment)
 
     # -- fields ------------------------------------------------------------------------------------------------------
 
@@ -113,7 +114,10 @@ class Expander:
         environment = self._environment
         for field in fields:
             text = "".join([piece for piece, _ in field])
-            if not environment.noglob and any(not quoted and patterns.has_magic(piece) for piece, quoted in field):
+            if patterns.has_magic(text) and not environment.noglob:
+                if all(quoted for _, quoted in field):
+                    out.append(text)
+                    continue
                 pattern = "".join([patterns.quote(piece) if quoted else piece for piece, quoted in field])
                 found = patterns.expand_pathnames(pattern, environment.listdir, environment.exists)
                 if found:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 _SPECIAL = re.compile(r"([*?\[\]\\])")
 _BRACKET = re.compile(r"\[([!^]?)(\]?(?:\[:[a-z]+:\]|\\.|[^\]\\])*)\]", re.DOTALL)
 _CLASS = re.compile(r"\[:([a-z]+):\]")
-_MAGIC = re.compile(r"[*?\[]")
+_MAGIC = re.compile(r"[*?]|\[.+\]", re.DOTALL)
 _CLASSES = {
     "alnum": r"A-Za-z0-9",
     "alpha": r"A-Za-z",

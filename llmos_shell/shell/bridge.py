@@ -16,6 +16,7 @@ from llmos_shell.abi.types import ProcessInfo, Signal, State
 from llmos_shell.shell import commands
 from llmos_shell.shell.command import Command, Context
 from llmos_shell.shell.control import StopRequested
+from llmos_shell.shell.execution import LOST_READER
 from llmos_shell.shell.jobs import Job, Member, ModelMember, ThreadMember
 from llmos_shell.shell.pipelines import STOPPED, suspend
 
@@ -105,12 +106,12 @@ def run_llmos(shell: Shell, words: list[str]) -> int:
     try:
         streams.close()
     except BrokenPipeError:
-        return 141
+        return shell.lost_reader()
     except OSError as error:
         return shell.complain(f"{words[0]}: cannot write: {(error.strerror or str(error)).lower()}", 1)
     finally:
         tracked.forget()
-    return status
+    return shell.lost_reader() if status == LOST_READER else status
 
 
 class _Tracked:

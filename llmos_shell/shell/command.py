@@ -113,7 +113,7 @@ class Context:
         nice: int = 0,
         detached: bool = False,
         on_track: Callable[[int], None] | None = None,
-        on_reached: Callable[[int, int], None] | None = None,
+        on_reach: Callable[[int, int], None] | None = None,
     ) -> None:
         self.shell = shell
         self.stdin = stdin
@@ -123,7 +123,7 @@ class Context:
         self.nice = nice  # set by `nice -n`
         self.detached = detached  # set by `nohup`
         self._on_track = on_track
-        self.on_reached = on_reached
+        self.on_reach = on_reach
 
     def derive(
         self,
@@ -142,7 +142,7 @@ class Context:
             nice=self.nice if nice is None else nice,
             detached=self.detached if detached is None else detached,
             on_track=self._on_track if on_track is None else on_track,
-            on_reached=self.on_reached,
+            on_reach=self.on_reach,
         )
 
     @property
@@ -157,8 +157,8 @@ class Context:
 
     def reached(self, pid: int, offset: int) -> None:
         """Says up to where (in characters) a tracked process's output was written, so that `fg` goes on from there."""
-        if self.on_reached is not None:
-            self.on_reached(pid, offset)
+        if self.on_reach is not None:
+            self.on_reach(pid, offset)
 
     def is_terminal(self) -> bool:
         """Whether output goes to a terminal, so that spinners and colours make sense."""

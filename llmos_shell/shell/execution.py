@@ -37,6 +37,9 @@ MAX_CALLS = 500
 RECURSION_LIMIT = 25_000
 """Python frames that take; each of them is small and none is on the C stack."""
 
+LOST_READER = 141
+"""Exit status of what wrote to a pipe that nobody reads: 128 + SIGPIPE."""
+
 DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
 _SPECIAL = frozenset("?!$#0-_")
 _DECLARATIONS = frozenset({"export", "readonly", "local", "alias"})
@@ -248,20 +251,17 @@ class Executor:
         status = 0
         self.loops += 1
         try:
-            while (self._condition(node.condition) == 0) is not node.until:
+            while True:
                 try:
+                    if (self._condition(node.condition) == 0) is node.until:
+                        return status
                     status = self._sequence(node.body)
                 except LeaveLoop as leave:
                     if self._leaves(leave):
                         return 0
                     status = 0
-        except LeaveLoop as leave:  # from the condition
-            if not self._leaves(leave):
-                return self._while(node)
-            return 0
         finally:
             self.loops -= 1
-        return status
 
     def _leaves(self, leave: LeaveLoop) -> bool:
         """Whether a loop is left; passes on what means an outer one."""
@@ -421,9 +421,15 @@ class Executor:
         try:
             return builtin(self.shell, words)
         except BrokenPipeError:
-            return 141
+            return self.lost_reader()
         except OSError as error:
             return self.complain(f"{words[0]}: {(error.strerror or str(error)).lower()}", 1)
+
+    def lost_reader(self) -> int:
+        """What SIGPIPE does elsewhere: nobody reads the output any more, so the subshell or script ends."""
+        if self.shell.interactive and not self.depth:
+            return LOST_READER
+        raise ExitShell(LOST_READER)
 
     def call(self, function: tuple[ast.Function, Source], arguments: list[str]) -> int:
         """Calls a function."""

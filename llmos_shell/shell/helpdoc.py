@@ -23,12 +23,14 @@ def render() -> str:
     from llmos_shell.shell import commands
     from llmos_shell.shell.commands.session import FAMILIES
     from llmos_shell.shell.helptext import render_markdown
+    from llmos_shell.shell.language_help import render_language_markdown
 
     found = [command for command in map(commands.find, commands.names()) if command is not None]
     parts = [_HEAD]
     for family, heading in FAMILIES.items():
         parts.append(f"## {heading}\n\n")
         parts += [render_markdown(command) + "\n" for command in found if command.family == family]
+    parts.append("## The language\n\n" + render_language_markdown())
     return "".join(parts).rstrip("\n") + "\n"
 
 

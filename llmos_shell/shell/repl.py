@@ -60,7 +60,6 @@ def run_repl() -> int:
 
 
 def _loop(shell: Shell, live: Live, session: PromptSession[str]) -> None:
-    warned = False
     while shell.exited is None:
         shell.before_prompt()
         live.resume()
@@ -69,32 +68,16 @@ def _loop(shell: Shell, live: Live, session: PromptSession[str]) -> None:
         except KeyboardInterrupt:
             continue
         except EOFError:
-            if warned or not _warn_about_jobs(shell):
-                return
-            warned = True
-            continue
+            text = "exit"  # which warns of jobs, once
         finally:
             live.pause()
-        warned = False
         if text.strip():
             shell.run_text(text, "")
 
 
-def _warn_about_jobs(shell: Shell) -> bool:
-    """Says that leaving ends the jobs, if there are any."""
-    count = len(list_jobs(shell))
-    if count:
-        what = "1 job" if count == 1 else f"{count} jobs"
-        print(f"llmos: leaving ends {what}: `disown` keeps them, Ctrl-D again leaves", file=sys.stderr)
-    return count > 0
-
-
 def list_jobs(shell: Shell) -> list[tuple[str, str]]:
     """Jobs as `%1` and what they run."""
-    try:
-        return [(f"%{job.number}", str(job.text)) for job in shell.jobs()]
-    except Exception:
-        return []
+    return [(f"%{job.number}", job.text) for job in shell.jobs()]
 
 
 def _make_session(shell: Shell, live: Live) -> PromptSession[str]:

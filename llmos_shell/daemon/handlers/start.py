@@ -14,7 +14,7 @@ from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.types import Kind, KvState, Limits, Message, ModelEntry, Reason, Sampling, Turn
 from llmos_shell.daemon import lifecycle, turns
 from llmos_shell.daemon.policies import NICE_MAX, NICE_MIN
-from llmos_shell.daemon.process import Phase, Process
+from llmos_shell.daemon.process import Phase, Process, printable
 from llmos_shell.daemon.syscalls import Context
 from llmos_shell.daemon.table import INIT
 
@@ -153,7 +153,7 @@ def _new_process(context: Context, args: abi.Spawn, entry: ModelEntry) -> Proces
         sampling = structs.replace(sampling, seed=secrets.randbits(64))
     ppid, session = _place(context, args)
     process = Process(
-        core.table.next_pid(), args.name or _name(args), Kind.MODEL, ppid=ppid, session=session,
+        core.table.next_pid(), printable(args.name) or _name(args), Kind.MODEL, ppid=ppid, session=session,
         model=core.residency.key_of(entry),
         nice=args.nice, tty=context.caller.tty, chat=args.chat, sampling=sampling, limits=args.limits,
     )  # fmt: skip
@@ -190,7 +190,7 @@ def _name(args: abi.Spawn) -> str:
     asked = args.prompt
     if asked is None and args.messages:
         asked = next((m.content for m in reversed(args.messages) if m.role == "user"), args.messages[-1].content)
-    line = " ".join((asked or "").split())
+    line = printable(" ".join((asked or "").split()))
     if not line:
         return "chat" if args.chat else "generate"
     return line if len(line) <= NAME_LENGTH else line[: NAME_LENGTH - 1] + "…"

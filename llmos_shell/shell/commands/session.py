@@ -16,25 +16,39 @@ FAMILIES = {
 
 
 def _help(context: Context, args: Args) -> int:
-    from llmos_shell.shell import commands
-    from llmos_shell.shell.helptext import render_help
-
     if not args.COMMAND:
         context.out.write(overview())
-        return 0
     for name in args.COMMAND:
-        command = commands.find(name)
-        if command is None:
-            from llmos_shell.shell.direct import unknown_command
-
-            raise LlmosError(Code.ENOENT, f"{name}: {unknown_command(name)}")
-        context.out.write(render_help(command))
+        context.out.write(_page(name))
     return 0
+
+
+def _page(name: str) -> str:
+    """Help on one word. Raises ENOENT when it is no command."""
+    from llmos_shell.shell import commands
+    from llmos_shell.shell.helptext import render_help
+    from llmos_shell.shell.language_help import LANGUAGE, render_language_help
+
+    command = commands.find(name)
+    if command is not None:
+        return render_help(command)
+    if name in LANGUAGE:
+        return render_language_help(name)
+    from shutil import which
+
+    if which(name):
+        return f"`{name}` is a program of this computer, not of llmos: try `{name} --help` or `man {name}`\n"
+    from llmos_shell.shell.direct import unknown_command
+
+    raise LlmosError(Code.ENOENT, f"{name}: {unknown_command(name)}")
 
 
 def overview() -> str:
     """All commands with their summaries, by family."""
+    from textwrap import fill
+
     from llmos_shell.shell import commands
+    from llmos_shell.shell.language_help import LANGUAGE
 
     found = [command for command in map(commands.find, commands.names()) if command is not None]
     lines = ["`help COMMAND` or `COMMAND --help` says more; `? how do I …` asks the assistant.", ""]
@@ -42,7 +56,8 @@ def overview() -> str:
         lines.append(f"{heading}:")
         lines += [f"  {command.name:<10} {command.summary}" for command in found if command.family == family]
         lines.append("")
-    return "\n".join(lines)
+    language = fill(" ".join(LANGUAGE), 90, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
+    return "\n".join([*lines, "The language:", language, ""])
 
 
 def _history(context: Context, args: Args) -> int:

@@ -147,8 +147,8 @@ def _stop_daemon(context: Context, args: Args) -> int:
 
 
 def _end(client: Client) -> None:
-    """Asks the daemon to end, and waits until nobody listens any more."""
-    from llmos_shell.ipc.client import open_socket
+    """Asks the daemon to end, and waits until it has."""
+    from llmos_shell.ipc.launch import daemon_lives
 
     pid = client.daemon_pid
     try:
@@ -159,10 +159,8 @@ def _end(client: Client) -> None:
         client.close()
     deadline = time.monotonic() + _STOP_SECONDS
     while time.monotonic() < deadline:
-        sock = open_socket()
-        if sock is None:
+        if not daemon_lives():
             return
-        sock.close()
         time.sleep(0.02)
     what = f"the daemon (PID {pid}) did not end within {_STOP_SECONDS:.0f} s"
     raise LlmosError(Code.ETIMEDOUT, what, hint=f"its log is {paths.log_path()}")

@@ -6,7 +6,16 @@ import pytest
 
 from llmos_shell.abi.errors import Code
 from llmos_shell.abi.syscalls import (
-    PROC_FOLLOW, PROC_FORK, PROC_INPUT, PROC_SPAWN, PROC_TRANSCRIPT, Follow, Fork, Input, Pid, Spawn,
+    PROC_FOLLOW,
+    PROC_FORK,
+    PROC_INPUT,
+    PROC_SPAWN,
+    PROC_TRANSCRIPT,
+    Follow,
+    Fork,
+    Input,
+    Pid,
+    Spawn,
 )  # fmt: skip
 from llmos_shell.abi.types import KvState, Message, Reason, State
 from llmos_shell.testing.clients import code_of, info, run, say, spawn, text_of, wait, wait_for_tokens

@@ -9,13 +9,33 @@ import pytest
 
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.syscalls import (
-    PROC_FORK, PROC_LIST, PROC_SPAWN, PROC_TRANSCRIPT, PROC_WAIT, SYS_STATUS, SYS_STOP, Fork, List, Nothing, Pid, Spawn,
-    Stop, Wait,
+    PROC_FORK,
+    PROC_LIST,
+    PROC_SPAWN,
+    PROC_TRANSCRIPT,
+    PROC_WAIT,
+    SYS_STATUS,
+    SYS_STOP,
+    Fork,
+    List,
+    Nothing,
+    Pid,
+    Spawn,
+    Stop,
+    Wait,
 )  # fmt: skip
 from llmos_shell.abi.types import KvState, Message, Reason, Signal, State
 from llmos_shell.ipc.client import ConnectionLost
 from llmos_shell.testing.clients import (
-    info, kill, run, say, spawn, text_of, wait, wait_for_state, wait_for_tokens,
+    info,
+    kill,
+    run,
+    say,
+    spawn,
+    text_of,
+    wait,
+    wait_for_state,
+    wait_for_tokens,
 )  # fmt: skip
 from llmos_shell.testing.daemon import write_models
 from llmos_shell.testing.retry import retry_until

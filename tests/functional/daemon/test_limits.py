@@ -6,8 +6,23 @@ import pytest
 
 from llmos_shell.abi.errors import Code
 from llmos_shell.abi.syscalls import (
-    MEM_INFO, MODEL_LOAD, MODEL_TOKENIZE, MODEL_UNLOAD, PROC_LIMITS, PROC_NICE, PROC_SPAWN, SCHED_SET, SCHED_SHOW,
-    KERNEL_LIST, ModelName, Nice, Nothing, PolicyName, SetLimits, Spawn, Tokenize,
+    KERNEL_LIST,
+    MEM_INFO,
+    MODEL_LOAD,
+    MODEL_TOKENIZE,
+    MODEL_UNLOAD,
+    PROC_LIMITS,
+    PROC_NICE,
+    PROC_SPAWN,
+    SCHED_SET,
+    SCHED_SHOW,
+    ModelName,
+    Nice,
+    Nothing,
+    PolicyName,
+    SetLimits,
+    Spawn,
+    Tokenize,
 )  # fmt: skip
 from llmos_shell.abi.types import KvState, Limits, Reason
 from llmos_shell.testing.clients import code_of, info, run, say, spawn, text_of, wait, wait_for_tokens

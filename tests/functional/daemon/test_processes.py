@@ -6,7 +6,17 @@ import pytest
 
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.syscalls import (
-    PROC_FOLLOW, PROC_INFO, PROC_LIST, PROC_SPAWN, PROC_TRANSCRIPT, PROC_WAIT, Follow, List, Pid, Spawn, Wait,
+    PROC_FOLLOW,
+    PROC_INFO,
+    PROC_LIST,
+    PROC_SPAWN,
+    PROC_TRANSCRIPT,
+    PROC_WAIT,
+    Follow,
+    List,
+    Pid,
+    Spawn,
+    Wait,
 )  # fmt: skip
 from llmos_shell.abi.types import Kind, Reason, State
 from llmos_shell.testing.clients import run, spawn, text_of
@@ -91,7 +101,7 @@ def test_what_cannot_be_spawned_is_refused(client, arguments, code):
 
 
 def test_a_prompt_that_is_too_long_is_refused_with_both_numbers(client):
-    with pytest.raises(LlmosError, match="5001 tokens.*1024"):
+    with pytest.raises(LlmosError, match=r"5001 tokens.*1024"):
         client.call(PROC_SPAWN, Spawn(prompt="x" * 5000))
 
 

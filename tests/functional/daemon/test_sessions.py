@@ -8,21 +8,35 @@ import subprocess
 import sys
 
 import pytest
+from msgspec import msgpack
 
 from llmos_shell import paths
 from llmos_shell.abi import PROTOCOL
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.framing import Splitter, encode
 from llmos_shell.abi.syscalls import (
-    PROC_ADOPT, PROC_DETACH, PROC_FOLLOW, PROC_LIST, PROC_SPAWN, SYS_DMESG, SYS_STATUS, SYS_STOP, Adopt, Dmesg, Follow,
-    List, Nothing, Pid, Spawn, Stop,
+    PROC_ADOPT,
+    PROC_DETACH,
+    PROC_FOLLOW,
+    PROC_LIST,
+    PROC_SPAWN,
+    SYS_DMESG,
+    SYS_STATUS,
+    SYS_STOP,
+    Adopt,
+    Dmesg,
+    Follow,
+    List,
+    Nothing,
+    Pid,
+    Spawn,
+    Stop,
 )  # fmt: skip
 from llmos_shell.abi.types import Reason
 from llmos_shell.abi.wire import Call, Failure, Hello, Refused, Welcome
 from llmos_shell.ipc.client import connect
 from llmos_shell.testing.clients import info, kill, run, spawn, text_of, wait, wait_for_tokens
 from llmos_shell.testing.retry import retry_until
-from msgspec import msgpack
 
 ENDLESS = {"endless": {"step_seconds": 0.002}}
 

@@ -6,11 +6,28 @@ import pytest
 
 from llmos_shell.abi.errors import Code
 from llmos_shell.abi.syscalls import (
-    PROC_FOLLOW, PROC_INPUT, PROC_KILL, PROC_SPAWN, PROC_TRANSCRIPT, Follow, Input, Kill, Pid, Spawn,
+    PROC_FOLLOW,
+    PROC_INPUT,
+    PROC_KILL,
+    PROC_SPAWN,
+    PROC_TRANSCRIPT,
+    Follow,
+    Input,
+    Kill,
+    Pid,
+    Spawn,
 )  # fmt: skip
 from llmos_shell.abi.types import Message, Reason, Signal, State
 from llmos_shell.testing.clients import (
-    code_of, info, kill, say, spawn, text_of, wait, wait_for_state, wait_for_tokens,
+    code_of,
+    info,
+    kill,
+    say,
+    spawn,
+    text_of,
+    wait,
+    wait_for_state,
+    wait_for_tokens,
 )  # fmt: skip
 from llmos_shell.testing.retry import retry_until
 

@@ -102,6 +102,18 @@ def test_logprobs_on_request(bench: Maker) -> None:
     assert logprob.top[0] == (ord("x"), "x", logprob.logprob) and -1e-3 < logprob.logprob <= 0
 
 
+@pytest.mark.parametrize(
+    ("sampling", "reason"),
+    [(Sampling(temperature=0, max_tokens=4), "length"), (Sampling(temperature=0, stop=("hell",)), "stop")],
+)
+def test_a_turn_that_was_over_when_it_was_reopened_ends_at_once(bench: Maker, sampling: Sampling, reason: str) -> None:
+    b = bench(reply="hello")
+    b.open(1, (BOS, *b"say>hell"), sampling, turn=5)
+    steps = b.run((1, 100))
+    assert [step.rows for step in steps] == [()] and steps[0].finished == (abi.Finished(1, reason, ""),)
+    assert b.engine.usage().used_tokens == 0
+
+
 # -- steps
 
 

@@ -32,6 +32,17 @@ def test_every_example_parses() -> None:
                 parse_args(command, words[1:])
 
 
+def test_every_word_of_the_language_has_help() -> None:
+    from llmos_shell.shell.assistant_forms import HELP_TOPICS
+    from llmos_shell.shell.builtins import BUILTINS
+    from llmos_shell.shell.commands.session import overview
+    from llmos_shell.shell.language_help import LANGUAGE
+
+    assert set(BUILTINS) <= {*LANGUAGE, *commands.names()}
+    assert set(HELP_TOPICS) <= {*LANGUAGE, *commands.names(), "ls", "cat"}
+    assert max(map(len, overview().splitlines())) <= WIDTH
+
+
 def test_the_generator_notices_a_stale_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = tmp_path / "commands.md"
     assert helpdoc.main(["--check", str(page)]) == 1

@@ -1,0 +1,210 @@
+"""Job control on a real terminal, with programs of the host: what users of any shell expect."""
+
+import os
+import re
+import signal
+import sys
+
+import pexpect
+import pytest
+
+from llmos_shell.testing.retry import retry_until
+
+PROMPT = r"llmos:\S+\$ "
+
+
+@pytest.fixture
+def shell(tmp_path):
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path),
+        "LLMOS_HOME": str(tmp_path / "home"),
+        "TERM": "dumb",
+        "LC_ALL": "C.UTF-8",
+    }
+    argv = ["-P", "-m", "llmos_shell"]
+    child = pexpect.spawn(sys.executable, argv, env=environment, cwd=str(tmp_path), timeout=20, encoding="utf-8")
+    child.setecho(False)
+    child.expect(PROMPT)
+    yield child
+    child.close(force=True)
+
+
+def run(shell, line):
+    """What a line prints until the next prompt."""
+    shell.sendline(line)
+    shell.expect(PROMPT)
+    lines = shell.before.replace("\r", "").split("\n")
+    return "\n".join(each for each in lines if each != line).strip("\n")
+
+
+def test_programs_have_the_terminal(shell):
+    assert run(shell, "test -t 0 && test -t 1 && echo terminal") == "terminal"
+    shell.sendline("cat")
+    shell.sendline("typed")
+    shell.expect("typed")
+    shell.sendeof()
+    shell.expect(PROMPT)
+    assert run(shell, "echo $?") == "0"
+
+
+def test_each_job_has_a_group_of_its_own(shell):
+    own = int(run(shell, "echo $$"))
+    groups = run(shell, "sh -c 'ps -o pgid= -p $$' | cat; sh -c 'ps -o pgid= -p $$'").split()
+    assert len(set(groups)) == 2
+    assert str(own) not in groups
+
+
+def test_interrupt_ends_the_program_not_the_shell(shell):
+    shell.sendline("sh -c 'echo ready; exec sleep 100'")
+    shell.expect("ready")
+    shell.sendintr()
+    shell.expect(PROMPT)
+    assert run(shell, "echo $?") == "130"
+
+
+def test_interrupt_ends_a_loop(shell):
+    shell.sendline("while true; do sh -c 'echo round; exec sleep 100'; done")
+    shell.expect("round")
+    shell.sendintr()
+    shell.expect(PROMPT)
+    shell.sendline("echo start; while true; do true; done")
+    shell.expect("start\r\n")
+    shell.sendintr()
+    shell.expect(PROMPT)
+    assert run(shell, "echo $?") == "130"
+
+
+def test_stop_and_continue_in_the_foreground(shell):
+    shell.sendline("sh -c 'echo ready; exec cat'")
+    shell.expect("ready")
+    shell.sendcontrol("z")
+    shell.expect(r"\[1\]\+  Stopped +sh -c")
+    shell.expect(PROMPT)
+    assert run(shell, "echo $?") == "148"
+    assert "Stopped" in run(shell, "jobs")
+    shell.sendline("fg")
+    shell.expect("sh -c")
+    shell.sendline("again")
+    shell.expect("again")
+    shell.sendeof()
+    shell.expect(PROMPT)
+    assert run(shell, "jobs") == ""
+
+
+def test_stop_and_continue_in_the_background(shell):
+    shell.sendline("sleep 100")
+    wait_until_foreground(shell, "sleep")
+    shell.sendcontrol("z")
+    shell.expect("Stopped")
+    shell.expect(PROMPT)
+    assert re.search(r"\[1\]\+ sleep 100 &", run(shell, "bg"))
+    assert "Running" in run(shell, "jobs")
+    run(shell, "kill %1")
+    assert run(shell, "wait %1; echo $?").endswith("143")
+
+
+def wait_until_foreground(shell, name):
+    """Waits until a program of that name has the terminal."""
+    def in_foreground():
+        group = os.tcgetpgrp(shell.child_fd)
+        try:
+            with open(f"/proc/{group}/comm") as file:
+                return file.read().strip() == name
+        except OSError:
+            return False
+
+    retry_until(in_foreground)
+
+
+def test_stopped_pipeline_goes_on_as_a_whole(shell):
+    shell.sendline("sh -c 'echo ready >&2; exec cat' | sed s/^/p:/")
+    shell.expect("ready")
+    shell.sendcontrol("z")
+    shell.expect("Stopped")
+    shell.expect(PROMPT)
+    shell.sendline("fg")
+    shell.sendline("line")
+    shell.sendeof()
+    shell.expect("p:line")
+    shell.expect(PROMPT)
+
+
+def test_background_job_is_announced_and_reported(shell):
+    output = run(shell, "sh -c 'exit 3' &")
+    assert re.match(r"\[1\] \d+", output)
+    output = run(shell, "wait %1; echo $?")
+    assert output.endswith("3")
+    run(shell, "sleep 100 &")
+    run(shell, "kill -9 %1; wait")
+    assert run(shell, "jobs") == ""
+
+
+def test_background_program_does_not_see_interrupts(shell):
+    run(shell, "sleep 100 &")
+    shell.sendline("sh -c 'echo ready; exec sleep 50'")
+    shell.expect("ready")
+    shell.sendintr()
+    shell.expect(PROMPT)
+    assert "Running" in run(shell, "jobs")
+
+
+def test_built_in_group_in_a_pipeline_is_interrupted(shell):
+    shell.sendline("{ echo ready >&2; while true; do sleep 0.01; done; } | cat")
+    shell.expect("ready")
+    shell.sendintr()
+    shell.expect(PROMPT)
+    assert run(shell, "echo alive") == "alive"
+
+
+def test_several_jobs_and_their_marks(shell):
+    run(shell, "sleep 100 &")
+    run(shell, "sleep 200 &")
+    listing = run(shell, "jobs")
+    assert re.search(r"\[1\]-  Running +sleep 100 &", listing)
+    assert re.search(r"\[2\]\+  Running +sleep 200 &", listing)
+    run(shell, "kill %sleep 2>/dev/null; kill %1 %2")
+    assert "Terminated" in run(shell, "wait; jobs") or run(shell, "jobs") == ""
+
+
+def test_exit_warns_of_jobs_once(shell):
+    run(shell, "sleep 100 &")
+    assert "running jobs" in run(shell, "exit")
+    shell.sendline("exit")
+    shell.expect(pexpect.EOF)
+
+
+def test_jobs_are_hung_up_when_the_shell_ends(shell):
+    pid = int(run(shell, "sleep 100 & echo $!").split()[-1])
+    shell.sendline("exit")
+    shell.expect(PROMPT)
+    shell.sendline("exit")
+    shell.expect(pexpect.EOF)
+    retry_until(lambda: has_ended(pid))
+
+
+def has_ended(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def test_disowned_jobs_live_on(shell):
+    pid = int(run(shell, "sleep 100 & echo $!").split()[-1])
+    run(shell, "disown")
+    assert run(shell, "jobs") == ""
+    shell.sendline("exit")
+    shell.expect(pexpect.EOF)
+    os.kill(pid, signal.SIGKILL)
+
+
+def test_terminal_modes_come_back(shell):
+    run(shell, "sh -c 'stty -echo raw; kill -9 $$'")
+    assert "-icanon" not in run(shell, "stty -a")
+
+
+def test_programs_have_default_signals(shell):
+    mask = run(shell, "grep SigIgn /proc/self/status").split()[-1]
+    assert int(mask, 16) == 0

@@ -1,0 +1,86 @@
+"""The main job on the real kernel: llama.cpp workers, real weights, the command `llmos`."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from llmos_shell.abi.syscalls import PROC_LIST, SYS_STATUS, List, Nothing
+from llmos_shell.ipc.client import Client
+from llmos_shell.testing.clients import run, spawn, text_of, wait, wait_for_tokens
+from llmos_shell.testing.random_gguf import Shape, write_random_model
+
+ROOT = Path(__file__).resolve().parents[2]
+STORIES = ROOT.parent / "shared" / "data" / "stories260K.gguf"
+GREEDY = {"sampling": {"temperature": 0.0, "max_tokens": 40, "ignore_eos": True}}
+
+
+@pytest.fixture
+def llmos_home(llmos_home: Path) -> Path:
+    """The home of the plugin, with a model for llama.cpp as default instead of the scripted one."""
+    write_random_model(llmos_home / "config" / "random.gguf", Shape(context=512), seed=3)
+    (llmos_home / "config" / "models.toml").write_text('default = "random"\n[models.random]\npath = "random.gguf"\n')
+    return llmos_home
+
+
+def prompts(count: int) -> list[str]:
+    return [f"{number} " + "abcdefghij"[number % 10] * (5 + number) for number in range(count)]
+
+
+def test_32_at_once_say_what_they_say_alone(client: Client) -> None:
+    alone = [run(client, prompt, **GREEDY) for prompt in prompts(32)]
+    pids = [spawn(client, prompt, **GREEDY) for prompt in prompts(32)]
+    assert len(client.call(SYS_STATUS, Nothing()).workers) == 1
+    assert [wait(client, pid).code for pid in pids] == [0] * 32
+    assert [text_of(client, pid) for pid in pids] == [text for text in alone]
+
+
+def test_a_killed_worker_costs_nobody_a_token(client: Client) -> None:
+    options = {"sampling": {"temperature": 0.0, "max_tokens": 300, "ignore_eos": True}}
+    alone = [run(client, prompt, **options) for prompt in prompts(4)]
+    pids = [spawn(client, prompt, **options) for prompt in prompts(4)]
+    wait_for_tokens(client, pids[-1], 20)
+    os.kill(client.call(SYS_STATUS, Nothing()).workers[0].pid, signal.SIGKILL)
+    assert [wait(client, pid).code for pid in pids] == [0] * 4
+    assert [text_of(client, pid) for pid in pids] == alone
+
+
+@pytest.mark.skipif(not STORIES.exists(), reason="the public test weights are not here")
+def test_published_weights_give_their_published_text(llmos) -> None:
+    published = STORIES.with_suffix("").with_suffix(".greedy.txt").read_text()
+    whole = llmos("run", str(STORIES), "-n", "252", "-t", "0", "Once upon a time")
+    assert (whole.stdout, whole.returncode) == (published, 0)
+    part = llmos("run", str(STORIES), "-n", "230", "-t", "0", "Once upon a time")
+    assert part.stdout == published[:528]
+
+
+def test_broken_weights_are_one_line_and_cost_nothing_else(llmos, llmos_home: Path, client: Client) -> None:
+    whole = (llmos_home / "config" / "random.gguf").read_bytes()
+    running = spawn(client, "x", sampling={"temperature": 0.0, "max_tokens": 400, "ignore_eos": True})
+    damaged = {
+        "empty": b"",
+        "magic": b"GGUX" + whole[4:],
+        "version": whole[:4] + b"\xff\xff\0\0" + whole[8:],
+        "tensors": whole[:8] + b"\xff" * 8 + whole[16:],
+        "metadata": whole[:16] + b"\xff" * 8 + whole[24:],
+        **{f"cut{n}": whole[: len(whole) * n // 9] for n in range(1, 9)},
+    }
+    for name, content in damaged.items():
+        path = llmos_home / f"{name}.gguf"
+        path.write_bytes(content)
+        result = llmos("run", str(path), "-n", "1", "hello")
+        assert (result.returncode, result.stdout) == (1, "")
+        assert result.stderr.startswith("llmos: run: ") and result.stderr.count("\n") == 1, result.stderr
+    assert wait(client, running).code == 0
+    assert len(client.call(SYS_STATUS, Nothing()).workers) == 1
+    assert not [row for row in client.call(PROC_LIST, List()) if row.model != "" and row.state != "S"]
+
+
+def test_json_schema_and_grammar(llmos) -> None:
+    schema = llmos("run", "--no-echo", "--schema", "schema.json", "-n", "200", "x")
+    assert schema.returncode == 1 and "schema.json" in schema.stderr
+    yes = llmos("-c", """printf 'root ::= "yes" | "no"' > g; run --no-echo --grammar g -n 20 x""")
+    assert yes.stdout.strip() in ("yes", "no")
