@@ -18,8 +18,7 @@ from llmos_shell.abi.types import Event, Kind
 from llmos_shell.daemon import host
 from llmos_shell.daemon.events import EventLog
 from llmos_shell.daemon.journal import Journal
-from llmos_shell.daemon.pager import remove_file
-from llmos_shell.daemon.park import ParkBudget, default_limit
+from llmos_shell.daemon.park import ParkBudget, default_limit, remove_file
 from llmos_shell.daemon.process import Figures, Process
 from llmos_shell.daemon.record import encode_record, revived
 from llmos_shell.daemon.residency import Residency

@@ -6,7 +6,6 @@ worker agree, in order. Whom to take memory from: cached prefixes, then sleeping
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Collection
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from llmos_shell import paths
 from llmos_shell.abi import worker as abi
 from llmos_shell.abi.types import KvState
 from llmos_shell.daemon.memory.ledger import Ledger, PoolFull
+from llmos_shell.daemon.park import remove_file
 from llmos_shell.daemon.process import NO_LIMIT, Phase, Process
 
 if TYPE_CHECKING:
@@ -300,9 +300,3 @@ class Pager:
     def residents(self) -> list[Process]:
         """Processes with a sequence in the worker."""
         return [p for p in self.bound.values() if not p.leaving]
-
-
-def remove_file(path: str) -> None:
-    """Deletes a file that may be gone already."""
-    with contextlib.suppress(OSError):
-        os.unlink(path)

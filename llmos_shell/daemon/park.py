@@ -54,5 +54,10 @@ def clean(keep: Collection[str]) -> None:
     for name in os.listdir(folder):
         path = os.path.join(folder, name)
         if path not in keep:
-            with contextlib.suppress(OSError):
-                os.unlink(path)
+            remove_file(path)
+
+
+def remove_file(path: str) -> None:
+    """Deletes a file that may be gone already."""
+    with contextlib.suppress(OSError):
+        os.unlink(path)

@@ -23,6 +23,7 @@ MAX_TOKENS = 48
 ASK, DO = "<ask>", "<do>"
 """The model's marks around a question. They are tokens of its vocabulary."""
 
+_WRAPPED = re.compile(r"""^\s*(["'])((?:(?!\1).)+)\1\s*$""", re.DOTALL)
 _PLACE = re.compile(r"<([nsmfjg])(\d)>")
 
 
@@ -45,9 +46,13 @@ class Proposal:
 
 
 def prepare(question: str, models: Sequence[str] = ()) -> Prepared:
-    """Prompt, slots and grammar for a question; `models` are the names the registry knows."""
-    slots = find_slots(question, models)
-    return Prepared(f"{ASK}{_text(question, slots)}{DO}", slots, _grammar(candidates(slots)))
+    """Prompt, slots and grammar for a question; `models` are the names the registry knows.
+
+    Quotes around the whole question are not part of it.
+    """
+    asked = _WRAPPED.sub(r"\2", question)
+    slots = find_slots(asked, models)
+    return Prepared(f"{ASK}{_text(asked, slots)}{DO}", slots, _grammar(candidates(slots)))
 
 
 def finish(prepared: Prepared, completion: str) -> Proposal:

@@ -101,7 +101,16 @@ def _start_in_group(
     pid = shell.start_host(words, assignments, files, group)
     if not group:
         job.group = pid
+        if shell.job_control and not shell.background:
+            _lend(shell, job)
     return pid
+
+
+def _lend(shell: Shell, job: Job) -> None:
+    """Gives a job the terminal; it may have tried to use it already, and stopped."""
+    if shell.terminal is not None and job.group:
+        shell.terminal.lend(job.group)
+        job.wake()
 
 
 # -- pipelines -------------------------------------------------------------------------------------------------------
@@ -285,12 +294,16 @@ class _ignoring_interrupts:
 # -- the foreground --------------------------------------------------------------------------------------------------
 
 
+def resume_foreground(shell: Shell, job: Job) -> int:
+    """Like `wait_foreground`, for a job that did not have the terminal until now."""
+    if shell.job_control:
+        _lend(shell, job)
+    return wait_foreground(shell, job)
+
+
 def wait_foreground(shell: Shell, job: Job) -> int:
     """Waits for a job that has the terminal; if it stops, it goes to the table. Its status."""
     terminal = shell.terminal if shell.job_control else None
-    if terminal is not None and job.group:
-        terminal.lend(job.group)
-        job.wake()  # it may have tried to use the terminal already
     interrupted = False
     while True:
         try:

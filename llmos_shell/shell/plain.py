@@ -26,7 +26,9 @@ def run_plain() -> int:
             print(flush=True)
             continue
         if not line:
-            break
+            shell.run_text("exit", "")  # which warns of jobs, once
+            text = ""
+            continue
         text += line
         if text.strip() and shell.complete_input(text.rstrip("\n")) == "incomplete":
             continue

@@ -11,7 +11,7 @@ from llmos_shell.shell import bridge
 from llmos_shell.shell.command import Args, Command, Context, Operand, Option
 from llmos_shell.shell.control import StopRequested
 from llmos_shell.shell.jobs import Job, Jobs, ModelMember, ThreadMember
-from llmos_shell.shell.pipelines import suspend, wait_foreground
+from llmos_shell.shell.pipelines import resume_foreground, suspend
 
 if TYPE_CHECKING:
     from llmos_shell.shell.interpreter import Shell
@@ -109,7 +109,7 @@ def _fg(context: Context, args: Args) -> int:
                 member.status = bridge.follow(shell, member)
             except StopRequested:
                 return suspend(shell, job)
-    return wait_foreground(shell, job)
+    return resume_foreground(shell, job)
 
 
 def _bg(context: Context, args: Args) -> int:

@@ -49,14 +49,14 @@ def _status(context: Context, args: Args) -> int:
     except LlmosError as error:
         if error.code is not Code.ENOENT:
             raise
-        context.out.write(to_json({"running": False}) if args.json else "the daemon is not running\n")
+        context.out.write(to_json({"up": False}) if args.json else "the daemon is not running\n")
         return 3
     with client:
         status: SystemStatus = client.call(SYS_STATUS, Nothing())
     if args.json:
         import msgspec
 
-        context.out.write(to_json({"running": True, **msgspec.structs.asdict(status)}))
+        context.out.write(to_json({"up": True, **msgspec.structs.asdict(status)}))
     else:
         context.out.write(_describe(status, style_of(context)))
     return 0

@@ -9,6 +9,7 @@ import pytest
 
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.syscalls import (
+    PROC_FOLLOW,
     PROC_FORK,
     PROC_LIST,
     PROC_SPAWN,
@@ -16,6 +17,7 @@ from llmos_shell.abi.syscalls import (
     PROC_WAIT,
     SYS_STATUS,
     SYS_STOP,
+    Follow,
     Fork,
     List,
     Nothing,
@@ -194,6 +196,24 @@ def test_parked_images_survive_the_daemon(daemon):
     with daemon.connect() as client:
         assert len(say(client, parked[0], "again")) == 40
         assert info(client, parked[0]).recomputed_tokens == 0
+
+
+@pytest.mark.llmos(models=SLOW)
+def test_a_turn_goes_on_after_the_daemon_was_killed(daemon):
+    ask = {"messages": (Message("user", "talk"),), "chat": True, "sampling": {"seed": 4, "temperature": 1.3}}
+    with daemon.connect() as client:
+        twin = client.call(PROC_SPAWN, Spawn(**ask)).pid
+        text = text_of(client, twin, until="idle")
+        pid = client.call(PROC_SPAWN, Spawn(**ask)).pid
+        part = next(item.text for item in client.stream(PROC_FOLLOW, Follow(pid)) if item.text)
+        wait_for_tokens(client, pid, 20)
+        daemon.kill()
+    daemon.start()
+    with daemon.connect() as client:
+        assert text_of(client, pid, until="idle") == text and text.startswith(part)
+        assert [turn.tokens for turn in client.call(PROC_TRANSCRIPT, Pid(pid)).turns][-1] == 100
+        assert info(client, pid).generated_tokens == 100
+        assert say(client, pid, "more") == say(client, twin, "more")
 
 
 def test_stopping_is_answered(client, daemon):

@@ -8,6 +8,7 @@ from llmos_shell.abi.errors import Code
 from llmos_shell.abi.syscalls import (
     KERNEL_LIST,
     MEM_INFO,
+    MODEL_LIST,
     MODEL_LOAD,
     MODEL_TOKENIZE,
     MODEL_UNLOAD,
@@ -26,6 +27,7 @@ from llmos_shell.abi.syscalls import (
 )  # fmt: skip
 from llmos_shell.abi.types import KvState, Limits, Reason
 from llmos_shell.testing.clients import code_of, info, run, say, spawn, text_of, wait, wait_for_tokens
+from llmos_shell.testing.retry import retry_until
 
 ENDLESS = {"endless": {"step_seconds": 0.002}}
 
@@ -144,3 +146,19 @@ def test_tokenize_kernels_and_memory(client):
     assert kernels["scripted"].available
     memory = client.call(MEM_INFO, Nothing())
     assert memory.pools[0].model == "scripted" and memory.park_limit > 0
+
+
+@pytest.mark.llmos(env={"LLMOS_KEEP_SECONDS": "0.05"})
+def test_a_model_nobody_uses_is_unloaded(client):
+    pid = spawn(client, chat=True, sampling={"seed": 1})
+    assert say(client, pid, "one")
+    retry_until(lambda: client.call(MODEL_LIST, Nothing())[0].worker is None)
+    retry_until(lambda: info(client, pid).kv is KvState.PARKED)
+    assert say(client, pid, "two") and info(client, pid).recomputed_tokens == 0
+
+
+@pytest.mark.llmos(models={"one": {"end_after": 20}, "two": {"end_after": 30}})
+def test_two_models_at_once(client):
+    pids = [spawn(client, f"number {n} <x>", model=("one", "two")[n % 2]) for n in range(6)]
+    assert [len(text_of(client, pid)) for pid in pids] == [20, 30] * 3
+    assert {pool.model for pool in client.call(MEM_INFO, Nothing()).pools} == {"one", "two"}

@@ -20,6 +20,7 @@ from llmos_shell.abi.syscalls import (
 )  # fmt: skip
 from llmos_shell.abi.types import Kind, Reason, State
 from llmos_shell.testing.clients import run, spawn, text_of
+from llmos_shell.testing.retry import retry_until
 
 
 def test_spawn_follow_and_wait(client):
@@ -118,3 +119,27 @@ def test_no_such_process(client):
         with pytest.raises(LlmosError) as error:
             client.call(syscall, args)
         assert error.value.code == Code.ESRCH
+
+
+@pytest.mark.llmos(models={"slow": {"load_seconds": 600}}, env={"LLMOS_WORKER_STALL_SECONDS": "600"})
+def test_giving_up_a_spawn_ends_the_process(client):
+    call = client._begin(PROC_SPAWN, Spawn(prompt="hello"))
+    row = retry_until(lambda: next((row for row in client.call(PROC_LIST, List(sessions=False))), None))
+    assert row.state is State.NEW
+    client._give_up(call)
+    retry_until(lambda: client.call(PROC_INFO, Pid(row.pid)).state is State.GONE)
+    assert client.call(PROC_INFO, Pid(row.pid)).exit.reason is Reason.INTERRUPT
+
+
+def test_logprobs(client):
+    pid = spawn(client, sampling={"logprobs": 2})
+    items = list(client.stream(PROC_FOLLOW, Follow(pid, logprobs=True)))
+    found = [one for item in items for one in item.logprobs]
+    assert len(found) == 20 and all(len(one.top) == 2 and one.logprob <= 0 for one in found)
+    assert "".join(one.text for one in found) == "".join(item.text for item in items)
+    assert not any(item.logprobs for item in client.stream(PROC_FOLLOW, Follow(pid)))
+
+
+def test_names_cannot_disturb_a_terminal(client):
+    pid = spawn(client, "x <y>", name="evil\x1b[31m\nname")
+    assert client.call(PROC_INFO, Pid(pid)).name == "evil [31m name"

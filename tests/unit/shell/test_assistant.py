@@ -38,6 +38,8 @@ MODELS = ["tiny", "llama-3.2-1b", "my-writer"]
         ("at temperature 0.7", " at temperature<n1>", ["0.7"]),
         ("go to the docs folder", " go to the<f1> folder", ["docs"]),
         ("go to the parent folder", " go to the parent folder", []),
+        ('"kill process 42"', " kill process<n1>", ["42"]),
+        ("'run \"a b\"'", " run<s1>", ["a b"]),
         ("how do I load a model", " how do i load a model", []),
         ("how do I pause a process?", " how do i pause a process", []),
     ],

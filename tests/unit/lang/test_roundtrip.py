@@ -1,0 +1,149 @@
+"""What is printed parses to the same tree; and no text, however mangled, raises anything but `ShellSyntaxError`."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llmos_shell.lang.ast import Sequence
+from llmos_shell.lang.errors import ShellSyntaxError
+from llmos_shell.lang.parser import parse
+from llmos_shell.lang.printer import one_line, program_text
+
+SPEC = Path(__file__).parents[2] / "spec"
+
+PIECES = [
+    "echo", "a", "x=1", "x+=b", "$x", "${x}", "${x:-", "${x##*/}", "${#x}", "}", "{", "(", ")", "((", "$((", "))", "$(",
+    "`", "'", '"', "\\", "\\\n", "\n", " ", "  ", "\t", ";", ";;", ";&", "&", "&&", "|", "||", "!", "<", ">", ">>",
+    "2>&1", "<<E", "<<-'E'", "\nE\n", "E", "<<<", "&>", ">|", "<&-", "3<", "if", "then", "elif", "else", "fi", "while",
+    "until", "do", "done", "for", "in", "case", "esac", "x)", "function", "f()", "#c", "$", "$'", "$\"", "~", "~/a",
+    "*", "?", "[a-z]", "? why", "=", "1", "+", "é", "\x01", "%", "${", "$@", "$*", "$1", "$10", "-", ":", "$!",
+]  # fmt: skip
+
+
+def programs():
+    """Well-formed programs, by grammar."""
+    name = st.sampled_from(["a", "foo", "x1", "b_c"])
+    plain = st.sampled_from(["a", "b.c", "-l", "x=1", "*", "[ab]?", "{", "}", "if", "é", "a#b", "~", "~/x", "1", "\\ "])
+
+    def words(inner):
+        part = st.one_of(
+            plain,
+            st.sampled_from(["$x", "${y}", "$1", "${10}", "$@", '"$*"', "'it s'", "\\$", "$'\\n'", '"a $b"', "${#z}"]),
+            inner.map(lambda text: f"$({text}\n)"),
+            inner.map(lambda text: f'"$({text}\n)"'),
+            st.sampled_from(["$((x + 1))", "$(( (a) * $b ))", "${x:-a b}", '"${x:-"q"}"', "${x#*'a'}", "`echo \\`b\\``"]),
+        )
+        return st.lists(part, min_size=1, max_size=3).map("".join)
+
+    def commands(inner):
+        word = words(inner)
+        redirect = st.one_of(
+            st.tuples(st.sampled_from([">", "2>", "<", ">>", "<<<", "&>", "3<>", ">|"]), word).map(" ".join),
+            st.sampled_from(["2>&1", ">&-", "<&3"]),
+        )
+        simple = st.tuples(
+            st.lists(st.tuples(name, word).map("=".join), max_size=2), name, st.lists(st.one_of(word, redirect), max_size=3)
+        ).map(lambda each: " ".join([*each[0], each[1], *each[2]]))
+        return st.one_of(
+            simple,
+            simple,
+            st.tuples(inner, st.sampled_from([" | ", " && ", " || ", "; ", "\n", " & "]), inner).map("".join),
+            inner.map(lambda text: f"{{ {text}\n}} >f"),
+            inner.map(lambda text: f"( {text}\n)"),
+            inner.map(lambda text: f"! {text}"),
+            inner.map(lambda text: f"{text} &"),
+            st.tuples(inner, inner, inner).map(lambda t: f"if {t[0]}\nthen {t[1]}\nelse {t[2]}\nfi"),
+            st.tuples(inner, inner).map(lambda t: f"while {t[0]}\ndo {t[1]}\ndone"),
+            st.tuples(name, st.lists(word, max_size=2), inner).map(
+                lambda t: f"for {t[0]} in {' '.join(t[1])}; do {t[2]}\ndone"
+            ),
+            st.tuples(word, word, inner).map(lambda t: f"case {t[0]} in {t[1]}|b) {t[2]}\n;; *) ;& esac"),
+            st.tuples(name, inner).map(lambda t: f"{t[0]}() {{ {t[1]}\n}}"),
+            st.tuples(name, inner).map(lambda t: f"{t[0]} <<E\nbody ${t[0]} $({t[1]}\n) \\$\nE"),
+            name.map(lambda text: f"{text} <<-'E' | cat\n\t$raw\n\tE"),
+        )
+
+    return st.recursive(name, commands, max_leaves=6)
+
+
+def check(text: str) -> None:
+    """Either wrong, or the same after printing."""
+    try:
+        tree = parse(text, ask=True)
+    except ShellSyntaxError as error:
+        lines = text.split("\n")
+        position = error.position
+        assert 0 <= position.offset <= len(text)
+        assert 1 <= position.line <= len(lines)
+        assert 1 <= position.column <= len(lines[position.line - 1]) + 1
+        return
+    printed = program_text(tree)
+    assert parse(printed, ask=True) == tree, printed
+    assert program_text(parse(printed, ask=True)) == printed
+    one_line(tree)
+
+
+@settings(max_examples=150, deadline=None)
+@given(programs())
+def test_printed_programs_are_the_same(text):
+    check(text)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.sampled_from(PIECES), max_size=25).map("".join))
+def test_token_soup(text):
+    check(text)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.text(max_size=60))
+def test_any_text(text):
+    check(text)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_mutated_programs(data):
+    text = data.draw(programs())
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(text)))
+        length = data.draw(st.integers(0, 3))
+        text = text[:at] + data.draw(st.sampled_from(["", *PIECES])) + text[at + length :]
+    check(text)
+
+
+@settings(max_examples=100, deadline=None)
+@given(programs(), st.data())
+def test_every_beginning_is_complete_incomplete_or_wrong(text, data):
+    beginning = text[: data.draw(st.integers(0, len(text)))]
+    try:
+        parse(beginning, more=True)
+    except ShellSyntaxError:
+        pass
+
+
+@pytest.mark.parametrize("path", sorted(SPEC.glob("*.test")), ids=lambda path: path.stem)
+def test_spec_scripts(path):
+    for block in path.read_text().split("#### ")[1:]:
+        check("\n".join(line for line in block.split("\n")[1:] if not line.startswith("## ")))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["(" * 5000, "$(" * 5000, "${x:-" * 5000, "$((" * 5000, '"$(' * 3000, "{ " * 5000, "if " * 5000, "`" * 4999, "! " * 20000,
+     "a && " * 20000, "a | " * 20000, "f() " * 5000, "case x in (" * 2000, "$((" + "(" * 100000, "<<E " * 3000, "x=" * 50000,
+     "while x; do " * 3000, "`\\`\\\\\\`" * 500, "$(($(( " * 200 + "1" + ")) )" * 200],
+    ids=lambda text: text[:8],
+)  # fmt: skip
+def test_deep_nesting_is_no_crash(text):
+    with pytest.raises(ShellSyntaxError):
+        parse(text)
+
+
+def test_long_programs_are_no_recursion():
+    text = " && ".join(["a"] * 5000) + "\n" + " | ".join(["b"] * 5000) + "\n" + "\n".join(["c"] * 5000)
+    tree = parse(text)
+    assert isinstance(tree, Sequence)
+    assert parse(program_text(tree)) == tree
