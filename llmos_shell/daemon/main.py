@@ -18,6 +18,7 @@ from logging.handlers import RotatingFileHandler
 
 from llmos_shell import __version__, paths
 from llmos_shell.abi.errors import LlmosError
+from llmos_shell.daemon import park
 from llmos_shell.daemon.core import Core
 from llmos_shell.daemon.handlers import bind_all
 from llmos_shell.daemon.instance import Instance, private_dir
@@ -88,6 +89,7 @@ async def _shut_down(core: Core) -> None:
     for process in core.table.live_models():
         core.save(process)
     await core.read(core.journal.close)
+    park.leave()
 
 
 def _loop_fault(core: Core, context: dict[str, object]) -> None:

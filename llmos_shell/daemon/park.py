@@ -57,6 +57,12 @@ def clean(keep: Collection[str]) -> None:
             remove_file(path)
 
 
+def leave() -> None:
+    """Removes the folder if no image is left in it."""
+    with contextlib.suppress(OSError):
+        os.rmdir(paths.park_dir())
+
+
 def remove_file(path: str) -> None:
     """Deletes a file that may be gone already."""
     with contextlib.suppress(OSError):

@@ -41,13 +41,16 @@ _compiled: dict[str, Compiled] = {}
 
 def evaluate(text: str, variables: Variables) -> int:
     """The value of an expression; an empty one is 0. Raises `ExpansionError`."""
-    compiled = _compiled.get(text)
-    if compiled is None:
-        compiled = compile_expression(text)
-        if len(_compiled) >= _CACHE_LIMIT:
-            _compiled.clear()
-        _compiled[text] = compiled
-    return compiled(variables)
+    try:
+        compiled = _compiled.get(text)
+        if compiled is None:
+            compiled = compile_expression(text)
+            if len(_compiled) >= _CACHE_LIMIT:
+                _compiled.clear()
+            _compiled[text] = compiled
+        return compiled(variables)
+    except RecursionError:
+        raise ExpansionError("arithmetic: the expression is too long") from None
 
 
 def compile_expression(text: str) -> Compiled:

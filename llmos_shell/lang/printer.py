@@ -99,6 +99,15 @@ class _Printer:
         end = "" if text.endswith("&") else ";"
         return f"{opening} {text}{end} {closing}" if text else f"{opening} {closing}"
 
+    def _head(self, opening: str, condition: Sequence, closing: str, indent: str) -> str:
+        """`opening condition; closing` on one line if the condition fits there."""
+        if self._one_line or self._bodies:
+            return self._block(opening, condition, closing, indent)
+        text = self._sequence(condition, indent)
+        if len(condition.items) > 1 or "\n" in text:
+            return self._block(opening, condition, closing, indent)
+        return f"{opening} {text}{'' if text.endswith('&') else ';'} {closing}"
+
     def _ask(self, node: Ask, indent: str) -> str:
         return f"? {node.text}".rstrip()
 
@@ -160,7 +169,7 @@ class _Printer:
     def _if(self, node: If, indent: str) -> str:
         text = ""
         for index, (condition, body) in enumerate(node.branches):
-            head = self._block("elif" if index else "if", condition, "then", indent)
+            head = self._head("elif" if index else "if", condition, "then", indent)
             last = index == len(node.branches) - 1 and node.otherwise is None
             text += self._block(head, body, "fi" if last else "", indent)
         if node.otherwise is not None:
@@ -168,7 +177,7 @@ class _Printer:
         return text
 
     def _while(self, node: While, indent: str) -> str:
-        head = self._block("until" if node.until else "while", node.condition, "do", indent)
+        head = self._head("until" if node.until else "while", node.condition, "do", indent)
         return self._block(head, node.body, "done", indent)
 
     def _for(self, node: For, indent: str) -> str:

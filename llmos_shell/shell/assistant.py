@@ -71,9 +71,7 @@ def finish(prepared: Prepared, completion: str) -> Proposal:
 
 def wire(form: str) -> str:
     """A command form as the model writes it: `kill <n1>` is `$ kill<n1>`, since a place carries its own space."""
-    return "$ " + form.replace(" <n", "<n").replace(" <s", "<s").replace(" <m", "<m").replace(" <f", "<f").replace(
-        " <j", "<j"
-    )
+    return "$ " + re.sub(r" (?=<[nsmfj]\d>)", "", form)
 
 
 def places(form: str) -> list[str]:

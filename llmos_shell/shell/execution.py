@@ -460,6 +460,9 @@ class Executor:
     def _run_host(self, words: list[str], assignments: dict[str, str] | None) -> int:
         from llmos_shell.shell.pipelines import run_host
 
+        context = self.shell.context
+        if context is not None:
+            words = [*(["nohup"] if context.detached else ()), *_niced(context.nice), *words]
         try:
             return run_host(self.shell, words, assignments)
         except StartError as error:
@@ -541,6 +544,11 @@ class Executor:
 
             traceback.print_exception(error, file=sys.stderr)
         return status
+
+
+def _niced(nice: int) -> list[str]:
+    """What gives a program of the host the priority that `nice` asked for."""
+    return ["nice", "-n", str(nice)] if nice else []
 
 
 _HANDLERS: dict[type, Callable[[Any, Any], int]] = {

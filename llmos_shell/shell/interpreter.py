@@ -72,6 +72,13 @@ class Shell(Executor):
             return
 
         signal.signal(signal.SIGINT, self._on_interrupt)
+        if self.terminal is not None:
+            signal.signal(signal.SIGHUP, self._on_hang_up)
+
+    def _on_hang_up(self, _number: int, _frame: FrameType | None) -> None:
+        self._jobs.hang_up_hosts()
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGHUP)
 
     def _on_interrupt(self, _number: int, _frame: FrameType | None) -> None:
         self.interrupts += 1

@@ -221,13 +221,14 @@ class Job:
                 self._signal_model(pid, name)
         if number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL, signal.SIGPIPE):
             self.ended_by = number
-        self._signal_hosts(number)
+        self.signal_hosts(number)
         if number in (signal.SIGSTOP, signal.SIGTSTP, signal.SIGCONT):
             for member in self.members:
                 if not isinstance(member, HostMember):
                     member.stopped = number != signal.SIGCONT
 
-    def _signal_hosts(self, number: int) -> None:
+    def signal_hosts(self, number: int) -> None:
+        """Sends a signal to its programs of the host."""
         pids = self.host_pids
         if self.group and pids:
             try:
@@ -245,7 +246,7 @@ class Job:
         for pid in self.pids:
             self._signal_model(pid, "INT")
         if self.group is not None:
-            self._signal_hosts(signal.SIGINT)
+            self.signal_hosts(signal.SIGINT)
 
     def proceed(self) -> None:
         """Continues it after a stop."""
@@ -409,6 +410,12 @@ class Jobs:
         for job in self:
             if job.done:
                 self.remove(job)
+
+    def hang_up_hosts(self) -> None:
+        """The terminal has gone: programs get SIGHUP; the daemon does the same to the model processes."""
+        for job in self:
+            job.signal_hosts(signal.SIGHUP)
+            job.signal_hosts(signal.SIGCONT)
 
     def hang_up(self) -> None:
         """The shell ends: its jobs get SIGHUP, stopped ones SIGCONT too."""

@@ -133,13 +133,18 @@ def test_spec_scripts(path):
 @pytest.mark.parametrize(
     "text",
     ["(" * 5000, "$(" * 5000, "${x:-" * 5000, "$((" * 5000, '"$(' * 3000, "{ " * 5000, "if " * 5000, "`" * 4999, "! " * 20000,
-     "a && " * 20000, "a | " * 20000, "f() " * 5000, "case x in (" * 2000, "$((" + "(" * 100000, "<<E " * 3000, "x=" * 50000,
+     "a && " * 20000, "a | " * 20000, "f() " * 5000, "case x in (" * 2000, "$((" + "(" * 100000,
      "while x; do " * 3000, "`\\`\\\\\\`" * 500, "$(($(( " * 200 + "1" + ")) )" * 200],
     ids=lambda text: text[:8],
 )  # fmt: skip
 def test_deep_nesting_is_no_crash(text):
     with pytest.raises(ShellSyntaxError):
         parse(text)
+
+
+@pytest.mark.parametrize("text", ["<<E " * 3000, "x=" * 50000, "a;" * 5000, "\\a" * 5000])
+def test_long_lines(text):
+    check(text)
 
 
 def test_long_programs_are_no_recursion():

@@ -1,0 +1,160 @@
+"""Job control of model processes: `&`, `$!`, Ctrl-C, Ctrl-Z, `fg`, `bg`, `wait` and `kill`, alone and in pipelines."""
+
+import os
+import re
+import sys
+
+import pexpect
+import pytest
+
+from llmos_shell.abi.syscalls import PROC_INFO, PROC_LIST, PROC_TRANSCRIPT, List, Pid
+from llmos_shell.abi.types import State
+from llmos_shell.testing.retry import retry_until
+
+PROMPT = r"llmos:\S+\$ "
+pytestmark = pytest.mark.llmos(
+    models={
+        "scripted": {"end_after": 20},
+        "slow": {"end_after": 300, "step_seconds": 0.01},
+        "endless": {"step_seconds": 0.01},
+    }
+)
+
+
+@pytest.fixture
+def shell(daemon, tmp_path):
+    environment = {**os.environ, "HOME": str(tmp_path), "TERM": "dumb", "LC_ALL": "C.UTF-8"}
+    argv = ["-P", "-m", "llmos_shell"]
+    child = pexpect.spawn(sys.executable, argv, env=environment, cwd=str(tmp_path), timeout=30, encoding="utf-8")
+    child.setecho(False)
+    child.expect(PROMPT)
+    yield child
+    child.close(force=True)
+
+
+def run(shell, line):
+    """What a line prints until the next prompt."""
+    shell.sendline(line)
+    shell.expect(PROMPT)
+    lines = shell.before.replace("\r", "").split("\n")
+    return "\n".join(each for each in lines if each != line).strip("\n")
+
+
+def processes(client):
+    return [each for each in client.call(PROC_LIST, List(all=True)) if each.kind == "model"]
+
+
+def wait_for(client, state):
+    """The one model process, once it is in that state."""
+
+    def found():
+        return [each for each in processes(client) if each.state is state]
+
+    return retry_until(found)[-1]
+
+
+def text_of(client, pid):
+    return client.call(PROC_TRANSCRIPT, Pid(pid)).turns[-1].text
+
+
+def test_background_gives_its_pid(shell, client):
+    output = run(shell, "run -m slow hello > out & echo pid $!")
+    pid = int(re.match(r"\[1\] (\d+)\npid \1\Z", output).group(1))
+    assert pid in [each.pid for each in processes(client)]
+    assert run(shell, "wait $!; echo $?").endswith("0")
+    assert run(shell, "cat out; echo").startswith("hello")
+
+
+def test_scripts_wait_for_model_processes(shell, tmp_path):
+    (tmp_path / "script").write_text('run -n 3 a > a & p=$!\nrun -n 3 b > b &\nwait $p; echo $?; wait; cat a b\n')
+    output = run(shell, f"{sys.executable} -P -m llmos_shell ./script; echo")
+    assert re.match(r"0\na.*b", output, re.DOTALL)
+
+
+def test_interrupt(shell, client):
+    shell.sendline("run --no-echo -m endless x; echo not here")
+    wait_for(client, State.RUNNING)
+    shell.sendintr()
+    shell.expect(PROMPT)
+    assert "not here" not in shell.before.replace("echo not here", "")
+    assert run(shell, "echo $?") == "130"
+
+
+def test_stop_and_continue_in_the_foreground(shell, client):
+    shell.sendline("run --no-echo -m slow x")
+    pid = wait_for(client, State.RUNNING).pid
+    retry_until(lambda: client.call(PROC_INFO, Pid(pid)).generated_tokens > 5)
+    shell.sendcontrol("z")
+    shell.expect(r"\r\n\[1\]\+  Stopped +run --no-echo -m slow x")
+    before = shell.before.replace("run --no-echo -m slow x\r\n", "")
+    shell.expect(PROMPT)
+    assert wait_for(client, State.STOPPED).pid == pid
+    assert "Stopped" in run(shell, "jobs")
+    shell.sendline("fg")
+    shell.expect("run --no-echo -m slow x\r\n")
+    shell.expect(PROMPT)
+    assert before + shell.before.split("\r\n")[0] == text_of(client, pid)
+    assert run(shell, "jobs; echo $?") == "0"
+
+
+def test_stop_and_continue_in_the_background(shell, client):
+    shell.sendline("run --no-echo -m slow x > out")
+    wait_for(client, State.RUNNING)
+    shell.sendcontrol("z")
+    shell.expect("Stopped")
+    shell.expect(PROMPT)
+    assert "run --no-echo -m slow x > out &" in run(shell, "bg")
+    assert run(shell, "wait %1; echo $?").endswith("0")
+
+
+def test_kill_by_job(shell, client):
+    run(shell, "run -m endless x > out &")
+    assert run(shell, "kill %1; wait %1; echo $?").endswith("143")
+
+
+def test_stopped_job_can_be_killed(shell, client):
+    shell.sendline("run -m endless x > out")
+    wait_for(client, State.RUNNING)
+    shell.sendcontrol("z")
+    shell.expect("Stopped")
+    shell.expect(PROMPT)
+    assert run(shell, "kill %1; wait %1; echo $?").endswith("143")
+
+
+@pytest.mark.parametrize("line", ["run --no-echo -m endless x | cat", "/bin/echo x | run -m endless | cat"])
+def test_interrupt_of_a_pipeline(shell, client, line):
+    shell.sendline(line)
+    pid = wait_for(client, State.RUNNING).pid
+    shell.sendintr()
+    shell.expect(PROMPT)
+    assert retry_until(lambda: client.call(PROC_INFO, Pid(pid)).exit) is not None
+    assert run(shell, "echo alive") == "alive"
+
+
+def test_stop_and_continue_of_a_pipeline(shell, client):
+    shell.sendline("/bin/echo x | run --no-echo -m slow | cat")
+    pid = wait_for(client, State.RUNNING).pid
+    shell.sendcontrol("z")
+    shell.expect("Stopped")
+    shell.expect(PROMPT)
+    assert wait_for(client, State.STOPPED).pid == pid
+    shell.sendline("fg")
+    shell.expect("cat\r\n")
+    shell.expect(PROMPT)
+    assert client.call(PROC_INFO, Pid(pid)).exit.code == 0
+
+
+def test_processes_go_with_the_shell(shell, client):
+    run(shell, "run -m endless x > out &")
+    assert "running jobs" in run(shell, "exit")
+    shell.sendline("exit")
+    shell.expect(pexpect.EOF)
+    retry_until(lambda: all(each.exit is not None for each in processes(client)))
+
+
+def test_disowned_processes_stay(shell, client):
+    run(shell, "run -m endless x > out &")
+    run(shell, "disown %1")
+    shell.sendline("exit")
+    shell.expect(pexpect.EOF)
+    assert [each.session for each in processes(client) if each.exit is None] == [0]
