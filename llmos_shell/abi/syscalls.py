@@ -247,6 +247,8 @@ class WorkerInfo(Struct, frozen=True):
     threads: int
     tokens_per_second: float
     restarts: int
+    step_seconds: float = 0.0  # spent in steps
+    engine_seconds: float = 0.0  # of these, inside the engine
 
 
 class SystemStatus(Struct, frozen=True):

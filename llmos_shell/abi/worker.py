@@ -161,6 +161,7 @@ class ModelInfo(Struct, frozen=True):
     can_export: bool = True
     can_constrain: bool = False
     has_gradients: bool = False
+    chat_stop: tuple[str, ...] = ()  # stop strings that keep it from speaking for the user in a conversation
     description: str = ""
 
 

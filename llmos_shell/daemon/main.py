@@ -17,7 +17,7 @@ import sys
 from logging.handlers import RotatingFileHandler
 
 from llmos_shell import __version__, paths
-from llmos_shell.abi.errors import LlmosError
+from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.daemon import park
 from llmos_shell.daemon.core import Core
 from llmos_shell.daemon.handlers import bind_all
@@ -83,6 +83,7 @@ async def _shut_down(core: Core) -> None:
     core.events.info("daemon", "stopping")
     core.closing = True
     for connection in list(core.connections):
+        connection.refuse_calls(Code.EPIPE, "the daemon is stopping; processes are kept, and go on when it runs again")
         connection.close()
     await core.cancel_tasks()
     await core.residency.close()

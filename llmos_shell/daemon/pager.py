@@ -10,9 +10,11 @@ import os
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
+from msgspec import structs
+
 from llmos_shell import paths
 from llmos_shell.abi import worker as abi
-from llmos_shell.abi.types import KvState
+from llmos_shell.abi.types import KvState, Sampling
 from llmos_shell.daemon.memory.ledger import Ledger, PoolFull
 from llmos_shell.daemon.park import remove_file
 from llmos_shell.daemon.process import NO_LIMIT, Phase, Process
@@ -83,7 +85,7 @@ class Pager:
         if source is not None and shared:
             origin = abi.CopyOf(source, shared)
         turn = len(tokens) if idle else process.turn_start
-        self._conductor.send(abi.Open(seq, tuple(tokens), turn, process.sampling, origin, idle))
+        self._conductor.send(abi.Open(seq, tuple(tokens), turn, self._sampling(process), origin, idle))
         return True
 
     def _best_prefix(self, process: Process) -> tuple[int | None, int]:
@@ -122,6 +124,11 @@ class Pager:
         process.known_computed = max(again, reused)
         if message.note:
             self._core.events.info("memory", message.note, process.pid)
+
+    def _sampling(self, process: Process) -> Sampling:
+        """What its user asked for; a conversation also stops where the model would begin to speak for the user."""
+        extra = () if process.raw else self.info.chat_stop
+        return structs.replace(process.sampling, stop=(*process.sampling.stop, *extra)) if extra else process.sampling
 
     def _bind(self, process: Process, seq: int) -> None:
         process.seq = seq
@@ -177,7 +184,7 @@ class Pager:
             process.computed = min(process.computed, keep)
             process.known_computed = min(process.known_computed, keep)
         process.topup_at = process.limit = 0
-        self._conductor.send(abi.Feed(seq, tuple(process.tokens[keep:]), process.sampling, keep))
+        self._conductor.send(abi.Feed(seq, tuple(process.tokens[keep:]), self._sampling(process), keep))
 
     # -- making room ---------------------------------------------------------------------------------------------------
 

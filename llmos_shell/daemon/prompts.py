@@ -13,6 +13,7 @@ from msgspec import structs
 
 from llmos_shell.abi import worker as abi
 from llmos_shell.abi.errors import Code, LlmosError
+from llmos_shell.abi.types import Reason
 from llmos_shell.daemon.process import Process
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Tokenizer:
 
     async def for_process(self, process: Process) -> tuple[int, tuple[int, ...]]:
         """(tokens of its context to keep, tokens to append) so that its turns up to the last are in the context."""
-        known = process.known if process.tokens else 0
+        known = process.known if process.tokens and not _ended_by_stop_string(process) else 0
         if process.raw:
             text = "".join(turn.text for turn in process.turns[known:])
             tokens = await self.ask(abi.Tokenize(0, text=text, special=not known))
@@ -117,6 +118,12 @@ class Tokenizer:
     def _refuse(question: _Question, error: LlmosError) -> None:
         if question.answer is not None and not question.answer.done():
             question.answer.set_exception(error)
+
+
+def _ended_by_stop_string(process: Process) -> bool:
+    """Whether its last answer's tokens hold a stop string that is not part of the conversation."""
+    answers = [turn for turn in process.turns[: process.known] if turn.reason is not None]
+    return bool(answers) and answers[-1].reason is Reason.STOP
 
 
 def _common(left: list[int], right: tuple[int, ...]) -> int:

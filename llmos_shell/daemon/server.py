@@ -80,6 +80,11 @@ class Connection(asyncio.Protocol):
             self._transport.close()
             self._core.loop.call_later(CLOSE_SECONDS, self._cut)
 
+    def refuse_calls(self, code: Code, text: str) -> None:
+        """Answers every call in flight with an error."""
+        for call in list(self.calls):
+            self.send(Failure(call, code, text))
+
     def _cut(self) -> None:
         if self._transport is not None:
             self._transport.abort()

@@ -9,7 +9,7 @@ The plain form, for base models, ends where the model shall go on, without a spa
     User: {text}
     Assistant:
 
-`PLAIN_STOP` are the stop strings that keep such a model from speaking for the user; whoever generates adds them.
+`PLAIN_STOP` are the stop strings that keep such a model from speaking for the user (`ModelInfo.chat_stop`).
 """
 
 from __future__ import annotations

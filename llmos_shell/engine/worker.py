@@ -20,7 +20,7 @@ import sys
 import time
 import traceback
 
-from msgspec import MsgspecError, Struct, msgpack
+from msgspec import MsgspecError, Struct, msgpack, structs
 
 from llmos_shell.abi import PROTOCOL
 from llmos_shell.abi import worker as abi
@@ -28,6 +28,7 @@ from llmos_shell.abi.engine import Engine, LoadEngine
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.framing import Splitter, encode
 from llmos_shell.engine.loop import Loop
+from llmos_shell.engine.templates import PLAIN_STOP
 from llmos_shell.engine.threads import Governor
 
 _RECEIVE_BYTES = 1 << 16  # small enough that an empty read costs a microsecond
@@ -106,7 +107,8 @@ def _load_and_step(load: LoadEngine, channel: Channel) -> int:
         raise LlmosError(Code.EPROTO, f"the first message must be `load` of protocol {PROTOCOL}")
     begun = time.perf_counter()
     engine = load(spec)
-    channel.send(abi.Ready(engine.info, time.perf_counter() - begun))
+    info = engine.info if engine.info.has_chat_template else structs.replace(engine.info, chat_stop=PLAIN_STOP)
+    channel.send(abi.Ready(info, time.perf_counter() - begun))
     governor = Governor(engine.info.threads) if engine.info.threads > 1 else None
     try:
         _steps(engine, Loop(engine, governor), channel, messages)

@@ -147,6 +147,8 @@ class Job:
         self.ended_by = 0  # the signal that its threads obey at their next command
         self.negated = False
         self.shown_state = "Running"
+        self.group_lock = threading.Lock()  # held while a program is started in the group
+        self.on_new_group: Callable[[], None] | None = None  # in the foreground: gives the group the terminal
         self._signal_model = signal_model
 
     # -- state -------------------------------------------------------------------------------------------------------
@@ -231,11 +233,9 @@ class Job:
         """Sends a signal to its programs of the host."""
         pids = self.host_pids
         if self.group and pids:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.group, number)
-                return
-            except ProcessLookupError:
-                pass
+            pids = [pid for pid in pids if _group_of(pid) != self.group]
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
@@ -295,6 +295,13 @@ class Job:
         if self.group:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.group, signal.SIGCONT)
+
+
+def _group_of(pid: int) -> int:
+    try:
+        return os.getpgid(pid)
+    except ProcessLookupError:
+        return 0
 
 
 class Jobs:

@@ -42,6 +42,7 @@ def run_host(shell: Shell, words: list[str], assignments: dict[str, str] | None)
         pid = shell.start_host(words, assignments, shell.files, None)
         return wait_plainly(shell, pid)
     job = shell.new_job(shell.current or ast.Simple([], [], []), own_group=True)
+    job.on_new_group = lambda: _lend(shell, job)
     job.members.append(HostMember(_start_in_group(shell, job, words, assignments, shell.files)))
     return wait_foreground(shell, job)
 
@@ -79,11 +80,15 @@ def _run_nested(shell: Shell, job: Job, words: list[str], assignments: dict[str,
     pid = _start_in_group(shell, job, words, assignments, shell.files)
     job.nested.add(pid)
     try:
-        return exit_status(os.waitpid(pid, 0)[1])
+        _, wait_status = os.waitpid(pid, 0)
     except ChildProcessError:
         return 127
     finally:
         job.nested.discard(pid)
+    if job.group is not None and os.WIFSIGNALED(wait_status) and os.WTERMSIG(wait_status) == signal.SIGINT:
+        job.ended_by = signal.SIGINT  # the terminal's Ctrl-C, which reaches no thread
+        raise ExitShell(128 + signal.SIGINT)
+    return exit_status(wait_status)
 
 
 def _start_in_group(
@@ -92,17 +97,18 @@ def _start_in_group(
     """Starts a program in the job's process group, which it leads if it is the first or the others have ended."""
     if job.group is None:
         return shell.start_host(words, assignments, files, None)
-    group = job.group
-    if group:
-        try:
-            os.killpg(group, 0)
-        except OSError:
-            group = 0
-    pid = shell.start_host(words, assignments, files, group)
-    if not group:
-        job.group = pid
-        if shell.job_control and not shell.background:
-            _lend(shell, job)
+    with job.group_lock:
+        group = job.group
+        if group:
+            try:
+                os.killpg(group, 0)
+            except OSError:
+                group = 0
+        pid = shell.start_host(words, assignments, files, group)
+        if not group:
+            job.group = pid
+            if job.on_new_group is not None:
+                job.on_new_group()
     return pid
 
 
@@ -121,6 +127,8 @@ def run_pipeline(shell: Shell, node: ast.Pipeline) -> int:
     foreground = shell.job is None
     first_here = foreground and shell.job_control and _begins_with_command(shell, node.commands[0])
     job = shell.new_job(node, own_group=foreground and shell.job_control and not first_here)
+    if job.group is not None:
+        job.on_new_group = lambda: _lend(shell, job)
     _launch(shell, node.commands, job, shell.files, first_here=first_here)
     if foreground:
         return wait_foreground(shell, job)
@@ -296,7 +304,8 @@ class _ignoring_interrupts:
 
 def resume_foreground(shell: Shell, job: Job) -> int:
     """Like `wait_foreground`, for a job that did not have the terminal until now."""
-    if shell.job_control:
+    if shell.job_control and job.group is not None:
+        job.on_new_group = lambda: _lend(shell, job)
         _lend(shell, job)
     return wait_foreground(shell, job)
 
@@ -321,6 +330,7 @@ def wait_foreground(shell: Shell, job: Job) -> int:
             job.interrupt()
         except StopRequested:
             job.signal(signal.SIGSTOP)
+    job.on_new_group = None
     if terminal is not None:
         terminal.take_back(restore_modes=job.stopped or job.was_killed())
     if job.stopped:
@@ -328,6 +338,7 @@ def wait_foreground(shell: Shell, job: Job) -> int:
     if job.number:
         shell.jobs().remove(job)
     status = job.status(pipefail=shell.options.pipefail)
+    interrupted = interrupted or job.ended_by == signal.SIGINT
     if job.was_interrupted() or (interrupted and job.status() == 128 + signal.SIGINT):
         raise KeyboardInterrupt
     for member in job.members:

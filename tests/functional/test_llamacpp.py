@@ -8,9 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from llmos_shell.abi.syscalls import PROC_LIST, SYS_STATUS, List, Nothing
+from llmos_shell.abi.syscalls import (
+    PROC_INFO,
+    PROC_LIST,
+    PROC_SPAWN,
+    PROC_TRANSCRIPT,
+    SYS_STATUS,
+    List,
+    Nothing,
+    Pid,
+    Spawn,
+)
 from llmos_shell.ipc.client import Client
-from llmos_shell.testing.clients import run, spawn, text_of, wait, wait_for_tokens
+from llmos_shell.testing.clients import run, say, spawn, text_of, wait, wait_for_tokens
 from llmos_shell.testing.random_gguf import Shape, write_random_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,3 +94,12 @@ def test_json_schema_and_grammar(llmos) -> None:
     assert schema.returncode == 1 and "schema.json" in schema.stderr
     yes = llmos("-c", """printf 'root ::= "yes" | "no"' > g; run --no-echo --grammar g -n 20 x""")
     assert yes.stdout.strip() in ("yes", "no")
+
+
+def test_a_model_without_a_template_does_not_speak_for_the_user(client: Client) -> None:
+    sampling = {"grammar": 'root ::= "fine" "\\nUser: and you?"', "seed": 1}
+    pid = client.call(PROC_SPAWN, Spawn(chat=True, sampling=sampling)).pid
+    assert [say(client, pid, "how are you") for _ in range(2)] == ["fine", "fine"]
+    turns = client.call(PROC_TRANSCRIPT, Pid(pid)).turns
+    assert [turn.text for turn in turns] == ["how are you", "fine"] * 2
+    assert client.call(PROC_INFO, Pid(pid)).sampling.stop == ()

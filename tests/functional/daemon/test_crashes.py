@@ -10,6 +10,7 @@ import pytest
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.syscalls import (
     PROC_FOLLOW,
+    PROC_FOLLOW,
     PROC_FORK,
     PROC_LIST,
     PROC_SPAWN,
@@ -246,3 +247,16 @@ def test_the_error_for_a_lost_daemon(client, daemon):
     with pytest.raises(LlmosError) as error:
         client.call(PROC_SPAWN, Spawn(messages=(Message("user", "x"),)))
     assert error.value.code == Code.EPIPE
+
+
+@pytest.mark.llmos(models=SLOW)
+def test_followers_are_told_that_the_daemon_stops(client, daemon):
+    pid = spawn(client, "hello <x>")
+    wait_for_tokens(client, pid, 3)
+    follow = client.stream(PROC_FOLLOW, Follow(pid))
+    next(follow)
+    daemon.process.terminate()
+    with pytest.raises(LlmosError, match="the daemon is stopping") as caught:
+        for _ in follow:
+            pass
+    assert caught.value.code is Code.EPIPE and not isinstance(caught.value, ConnectionLost)

@@ -154,6 +154,26 @@ def test_built_in_group_in_a_pipeline_is_interrupted(shell):
     assert run(shell, "echo alive") == "alive"
 
 
+def test_interrupt_ends_a_pipeline_of_groups(shell):
+    shell.sendline("{ while true; do sh -c 'echo ready >&2; exec sleep 100'; done; } | while read x; do echo $x; done")
+    shell.expect("ready\r\n")
+    shell.sendintr()
+    shell.expect(PROMPT)
+    assert run(shell, "echo $?") == "130"
+
+
+def test_stop_and_continue_a_pipeline_of_groups(shell):
+    shell.sendline("{ sh -c 'echo ready >&2; read x; echo got $x'; } | while read x; do echo $x; done")
+    shell.expect("ready\r\n")
+    shell.sendcontrol("z")
+    shell.expect("Stopped")
+    shell.expect(PROMPT)
+    shell.sendline("fg")
+    shell.sendline("this")
+    shell.expect("got this")
+    shell.expect(PROMPT)
+
+
 def test_several_jobs_and_their_marks(shell):
     run(shell, "sleep 100 &")
     run(shell, "sleep 200 &")

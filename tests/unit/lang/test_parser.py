@@ -45,8 +45,8 @@ def test_errors_have_positions(text, line, column, part):
     [
         "echo 'a", 'echo "a', "echo $(ls", "echo `ls", "echo ${x", "echo ${x:-", "echo $((1 +", "echo $'a", "(", "{ a;",
         "if a", "if a; then", "if a; then b; else", "while a; do b", "for", "for x", "for x in a b", "for x in a; do",
-        "case", "case x", "case x in", "case x in a) b", "case x in a)", "f()", "f() {", "a &&", "a ||", "a |", "!", "a |\n",
-        "function", "cat <<E\nbody", "echo a\\", "cat <<'E' && b\n", "$(cat <<E\n", "a >",
+        "case", "case x", "case x in", "case x in a) b", "case x in a)", "f()", "f() {", "a &&", "a ||", "a |", "!",
+        "a |\n", "function", "cat <<E\nbody", "echo a\\", "cat <<'E' && b\n", "$(cat <<E\n", "a >",
     ],
 )  # fmt: skip
 def test_incomplete(text):

@@ -1,5 +1,6 @@
 """What is printed parses to the same tree; and no text, however mangled, raises anything but `ShellSyntaxError`."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,8 @@ def programs():
             st.sampled_from(["$x", "${y}", "$1", "${10}", "$@", '"$*"', "'it s'", "\\$", "$'\\n'", '"a $b"', "${#z}"]),
             inner.map(lambda text: f"$({text}\n)"),
             inner.map(lambda text: f'"$({text}\n)"'),
-            st.sampled_from(["$((x + 1))", "$(( (a) * $b ))", "${x:-a b}", '"${x:-"q"}"', "${x#*'a'}", "`echo \\`b\\``"]),
+            st.sampled_from(["$((x + 1))", "$(( (a) * $b ))"]),
+            st.sampled_from(["${x:-a b}", '"${x:-"q"}"', "${x#*'a'}", "`echo \\`b\\``"]),
         )
         return st.lists(part, min_size=1, max_size=3).map("".join)
 
@@ -44,7 +46,9 @@ def programs():
             st.sampled_from(["2>&1", ">&-", "<&3"]),
         )
         simple = st.tuples(
-            st.lists(st.tuples(name, word).map("=".join), max_size=2), name, st.lists(st.one_of(word, redirect), max_size=3)
+            st.lists(st.tuples(name, word).map("=".join), max_size=2),
+            name,
+            st.lists(st.one_of(word, redirect), max_size=3),
         ).map(lambda each: " ".join([*each[0], each[1], *each[2]]))
         return st.one_of(
             simple,
@@ -118,10 +122,8 @@ def test_mutated_programs(data):
 @given(programs(), st.data())
 def test_every_beginning_is_complete_incomplete_or_wrong(text, data):
     beginning = text[: data.draw(st.integers(0, len(text)))]
-    try:
+    with suppress(ShellSyntaxError):
         parse(beginning, more=True)
-    except ShellSyntaxError:
-        pass
 
 
 @pytest.mark.parametrize("path", sorted(SPEC.glob("*.test")), ids=lambda path: path.stem)
@@ -132,8 +134,8 @@ def test_spec_scripts(path):
 
 @pytest.mark.parametrize(
     "text",
-    ["(" * 5000, "$(" * 5000, "${x:-" * 5000, "$((" * 5000, '"$(' * 3000, "{ " * 5000, "if " * 5000, "`" * 4999, "! " * 20000,
-     "a && " * 20000, "a | " * 20000, "f() " * 5000, "case x in (" * 2000, "$((" + "(" * 100000,
+    ["(" * 5000, "$(" * 5000, "${x:-" * 5000, "$((" * 5000, '"$(' * 3000, "{ " * 5000, "if " * 5000, "`" * 4999,
+     "! " * 20000, "a && " * 20000, "a | " * 20000, "f() " * 5000, "case x in (" * 2000, "$((" + "(" * 100000,
      "while x; do " * 3000, "`\\`\\\\\\`" * 500, "$(($(( " * 200 + "1" + ")) )" * 200],
     ids=lambda text: text[:8],
 )  # fmt: skip
