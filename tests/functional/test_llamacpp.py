@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from llmos_shell.abi.syscalls import (
+    MODEL_TOKENIZE,
     PROC_INFO,
     PROC_LIST,
     PROC_SPAWN,
@@ -18,6 +19,7 @@ from llmos_shell.abi.syscalls import (
     Nothing,
     Pid,
     Spawn,
+    Tokenize,
 )
 from llmos_shell.ipc.client import Client
 from llmos_shell.testing.clients import run, say, spawn, text_of, wait, wait_for_tokens
@@ -103,3 +105,6 @@ def test_a_model_without_a_template_does_not_speak_for_the_user(client: Client) 
     turns = client.call(PROC_TRANSCRIPT, Pid(pid)).turns
     assert [turn.text for turn in turns] == ["how are you", "fine"] * 2
     assert client.call(PROC_INFO, Pid(pid)).sampling.stop == ()
+    whole = "User: how are you\nAssistant: fine\nUser: how are you\nAssistant:"
+    rendered = client.call(MODEL_TOKENIZE, Tokenize(whole)).tokens
+    assert client.call(PROC_INFO, Pid(pid)).context_tokens == 1 + len(rendered) + len("fine\nUser:")  # 1: BOS
