@@ -14,7 +14,7 @@ run: $(VENV)/.run  ## open the shell on the built-in model
 install: $(VENV)/.run
 
 test: $(VENV)/.test check  ## everything that must hold: lint, types, contracts, generated docs, all tests
-	$(BIN)/python -m pytest
+	$(BIN)/pytest
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -33,7 +33,7 @@ bench: $(VENV)/.bench  ## speed beside peers, written to bench/RESULTS.md
 	$(BIN)/python bench/run.py
 
 fuzz: $(VENV)/.test  ## the big forms of the property tests
-	LLMOS_FUZZ=200000 $(BIN)/python -m pytest -m fuzz --timeout 3600
+	LLMOS_FUZZ=200000 $(BIN)/pytest -m fuzz --timeout 3600
 
 clean:
 	rm -rf $(VENV) build *.egg-info
