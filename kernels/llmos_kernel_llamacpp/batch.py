@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmos_kernel_llamacpp.native import lib
+from llmos_kernel_llamacpp.steady import Piece
 from llmos_shell.abi.engine import Chunk
 
 
@@ -60,6 +61,21 @@ class Batch:
         self._output[:size] = outputs
         self.native.n_tokens = size
         return sum(outputs)
+
+
+    def fill_pieces(self, pieces: Sequence[Piece]) -> int:
+        """Lays out the pieces one after another; returns how many rows of logits will come of it."""
+        at = 0
+        for piece in pieces:
+            end = at + len(piece.tokens)
+            self._token[at:end] = piece.tokens
+            self._position[at:end] = range(piece.position, piece.position + end - at)
+            self._slot[at:end] = piece.slot
+            self._output[at : end - piece.outputs] = 0
+            self._output[end - piece.outputs : end] = 1
+            at = end
+        self.native.n_tokens = at
+        return sum(piece.outputs for piece in pieces)
 
 
 class LogitsView:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import ctypes
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from llmos_kernel_llamacpp import loading
+from llmos_kernel_llamacpp import loading, steady
 from llmos_kernel_llamacpp.batch import Batch, LogitsView
 from llmos_kernel_llamacpp.cells import Cells
 from llmos_kernel_llamacpp.grammar import GrammarConstraint
@@ -49,9 +50,13 @@ class LlamaEngine:
         self._memory = lib.llama_get_memory(self._context)
         self._split = plan.layout == "split"
         self._cuttable = not (lib.llama_model_is_recurrent(model) or lib.llama_model_is_hybrid(model))
+        self._deterministic = loading.deterministic(spec)
+        if self._deterministic and not self._cuttable:
+            lib.llama_free(self._context)
+            raise LlmosError(Code.ENOSYS, "`deterministic` needs a model whose state can be cut; this one is recurrent")
         self._total_cells = int(lib.llama_n_ctx(self._context))
         self._cells = Cells(plan.slots)
-        self._batch = Batch(max_batch)
+        self._batch = Batch(max_batch + steady.LEAST_ROWS)
         self._logits = LogitsView(self._vocabulary.size)
         self.piece = self._vocabulary.piece
         self.is_end = self._vocabulary.is_end
@@ -83,17 +88,56 @@ class LlamaEngine:
         return self._template.render(messages, generate)
 
     def step(self, chunks: Sequence[Chunk]) -> npt.NDArray[np.float32]:
-        """One `llama_decode`."""
+        """One `llama_decode`, or with the option `deterministic` one per micro-batch.
+
+        In the split layout llama.cpp computes neighbouring slots together when they come in ascending order, and one
+        after another when they do not.
+        """
+        if self._deterministic:
+            return self._steady_step(chunks)
+        if not self._split:
+            return self._plain_step(chunks)
+        order = sorted(range(len(chunks)), key=lambda index: chunks[index].slot)
+        logits = self._plain_step([chunks[index] for index in order])
+        wanted = [index for index in order if chunks[index].logits]
+        if all(left < right for left, right in pairwise(wanted)):
+            return logits
+        return logits[np.argsort(wanted)]
+
+    def _plain_step(self, chunks: Sequence[Chunk]) -> npt.NDArray[np.float32]:
         rows = self._batch.fill(chunks)
+        self._decode()
+        lengths = self._cells.lengths
+        for chunk in chunks:
+            lengths[chunk.slot] = chunk.position + len(chunk.tokens)
+        return self._logits.get(self._context, rows)
+
+    def _steady_step(self, chunks: Sequence[Chunk]) -> npt.NDArray[np.float32]:
+        room = self._total_cells // self.info.slots - steady.SPARE_CELLS
+        if any(chunk.position + len(chunk.tokens) > room for chunk in chunks):
+            raise LlmosError(Code.ENOMEM, f"no room for a step in the KV of a slot, which has {room} tokens")
+        found: dict[int, npt.NDArray[np.float32]] = {}
+        for pieces in steady.calls(chunks):
+            rows = self._batch.fill_pieces(pieces)
+            self._decode()
+            logits, first = self._logits.get(self._context, rows), 0
+            for piece in pieces:
+                if piece.chunk >= 0:
+                    found[piece.chunk] = logits[first + piece.row].copy()
+                first += piece.outputs
+                if len(piece.tokens) > piece.real:
+                    lib.llama_memory_seq_rm(self._memory, piece.slot, piece.end, -1)
+                self._cells.lengths[piece.slot] = piece.end
+        if not found:
+            return self._logits.get(self._context, 0)
+        return np.stack([found[index] for index in sorted(found)])
+
+    def _decode(self) -> None:
         status = lib.llama_decode(self._context, self._batch.native)
         if status == 1:
             raise LlmosError(Code.ENOMEM, f"no room for a step in the KV pool of {self._total_cells} tokens")
         if status:
             raise LlmosError(Code.EIO, f"llama.cpp failed with status {status}: {take_errors() or 'no reason given'}")
-        lengths = self._cells.lengths
-        for chunk in chunks:
-            lengths[chunk.slot] = chunk.position + len(chunk.tokens)
-        return self._logits.get(self._context, rows)
 
     def copy(self, source: int, target: int, tokens: int) -> None:
         """Shares cells in the shared layout.

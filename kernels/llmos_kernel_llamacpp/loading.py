@@ -12,8 +12,10 @@ from importlib.metadata import version
 from typing import Any, Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from llmos_kernel_llamacpp.native import lib, take_errors
+from llmos_kernel_llamacpp.steady import LEAST_ROWS, MOST_ROWS, SPARE_CELLS
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.worker import Load
 from llmos_shell.engine.threads import default_threads
@@ -53,18 +55,28 @@ def plan_kv(spec: Load, trained_context: int, bytes_per_token: int, available_by
     context that was not asked for shrinks to the pool.
     """
     context = max(1, spec.context or trained_context)
+    budget = int(min(KV_SHARE_OF_RAM * available_bytes, KV_MOST_BYTES)) // max(1, bytes_per_token)
+    spare = 0
+    if deterministic(spec):
+        if spec.layout == "shared":
+            raise LlmosError(
+                Code.EINVAL,
+                "`deterministic` does not go with the layout `shared`",
+                hint='use `layout = "split"`',
+            )
+        most = budget if spec.context is None and spec.pool_tokens is None else spec.pool_tokens
+        spec, spare = replace(spec, layout="split", pool_tokens=most), SPARE_CELLS
     slots = spec.slots or DEFAULT_SLOTS
     if not 1 <= slots <= MAX_SLOTS:
         raise LlmosError(Code.EINVAL, f"slots must be from 1 to {MAX_SLOTS}, not {slots}")
-    budget = int(min(KV_SHARE_OF_RAM * available_bytes, KV_MOST_BYTES)) // max(1, bytes_per_token)
     room = budget if spec.pool_tokens is None else spec.pool_tokens
     layout = spec.layout
     if layout == "auto":
-        layout = "split" if slots * _padded(context) <= room else "shared"
+        layout = "split" if slots * _padded(context + spare) <= room else "shared"
     if layout == "split":
         if spec.pool_tokens is not None:
-            context = min(context, max(1, spec.pool_tokens // slots))
-        plan = KvPlan("split", slots, context, slots * _padded(context))
+            context = min(context, max(1, spec.pool_tokens // slots - spare))
+        plan = KvPlan("split", slots, context, slots * _padded(context + spare))
     else:
         if spec.pool_tokens is None:
             room = max(min(slots * context, budget), spec.context or 0)
@@ -86,7 +98,9 @@ def load_model(spec: Load) -> Any:
         raise LlmosError(Code.ENOENT, f"no model file at {spec.path}")
     params = lib.llama_model_default_params()
     params.n_gpu_layers = spec.gpu_layers
-    params.use_mmap = bool(spec.options.get("mmap", True))
+    if not spec.options.get("mmap", True):
+        params.load_mode = lib.LLAMA_LOAD_MODE_NONE
+    params.use_extra_bufts = bool(spec.options.get("repack", not deterministic(spec)))
     take_errors()
     model = lib.llama_model_load_from_file(spec.path.encode(), params)
     if not model:
@@ -106,6 +120,10 @@ def new_context(model: Any, spec: Load, plan: KvPlan, threads: int) -> tuple[Any
     params.n_ubatch = min(int(spec.options.get("n_ubatch", DEFAULT_MICRO_BATCH)), params.n_batch)
     params.n_seq_max = plan.slots
     params.n_outputs_max = plan.slots
+    if deterministic(spec):
+        params.n_batch = max(params.n_batch, plan.slots + LEAST_ROWS, MOST_ROWS)
+        params.n_ubatch = max(params.n_ubatch, plan.slots + LEAST_ROWS, MOST_ROWS)
+        params.n_outputs_max += LEAST_ROWS
     params.n_threads = params.n_threads_batch = threads
     params.type_k = params.type_v = kv_type(spec.kv_type)[0]
     params.flash_attn_type = _flash_attention(spec)
@@ -169,7 +187,9 @@ def fingerprint(spec: Load, plan: KvPlan) -> str:
         file.seek(max(0, size - (1 << 20)))
         digest.update(file.read(1 << 20))
     streams = plan.slots if plan.layout == "split" else 1
-    parts = (size, version("llama-cpp-python"), spec.kv_type, _flash_attention(spec), streams)
+    parts: tuple[object, ...] = (size, version("llama-cpp-python"), spec.kv_type, _flash_attention(spec), streams)
+    if deterministic(spec):
+        parts += ("deterministic",)
     digest.update(repr(parts).encode())
     return f"llamacpp:{digest.hexdigest()}"
 
@@ -186,6 +206,11 @@ def available_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
 
 
+def deterministic(spec: Load) -> bool:
+    """Whether the option is set."""
+    return bool(spec.options.get("deterministic", False))
+
+
 def threads_for(spec: Load) -> int:
     """Compute threads to start with."""
     return max(1, spec.threads or default_threads())
@@ -198,5 +223,7 @@ def _padded(tokens: int) -> int:
 def _flash_attention(spec: Load) -> int:
     """llama.cpp's own choice, but a quantised V cache needs it."""
     if spec.kv_type in ("q8_0", "q4_0"):
+        return int(lib.LLAMA_FLASH_ATTN_TYPE_ENABLED)
+    if deterministic(spec):  # without it, products of queries and keys have other shapes in prefill than in decoding
         return int(lib.LLAMA_FLASH_ATTN_TYPE_ENABLED)
     return int(spec.options.get("flash_attention", lib.LLAMA_FLASH_ATTN_TYPE_AUTO))

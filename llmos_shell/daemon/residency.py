@@ -54,10 +54,7 @@ class Residency:
 
     def key_of(self, entry: ModelEntry) -> str:
         """What a process calls its model: the name in models.toml, or the path of weights that are not in there."""
-        try:
-            return entry.name if self._core.registry.resolve(entry.name) == entry else entry.path
-        except LlmosError:
-            return entry.path
+        return entry.name if self._core.registry.has(entry) else entry.path
 
     def find(self, key: str) -> Conductor | None:
         """The conductor of a model if it is loaded."""

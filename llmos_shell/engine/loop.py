@@ -124,6 +124,8 @@ class Loop:
         """Runs the batch, leaving out the last sequences while the pool has no room."""
         while batch:
             chunks = [chunk for _, chunk in batch]
+            if self._governor is not None:
+                self._engine.set_threads(self._governor.threads_for(sum(len(chunk.tokens) for chunk in chunks)))
             begun = time.perf_counter()
             try:
                 logits = self._engine.step(chunks)
@@ -209,6 +211,4 @@ class Loop:
         self.step_seconds += seconds
         self.engine_seconds += engine_seconds
         if self._governor is not None:
-            threads = self._governor.record(total, engine_seconds, seconds - engine_seconds)
-            if threads is not None:
-                self._engine.set_threads(threads)
+            self._governor.record(total, engine_seconds, seconds - engine_seconds)

@@ -6,6 +6,7 @@ Owns slots, grants and the KV of prefixes taken from copies and images. `loop` c
 from __future__ import annotations
 
 from collections.abc import Callable
+from heapq import heappop, heappush
 
 from llmos_shell.abi import worker as abi
 from llmos_shell.abi.engine import Engine
@@ -23,7 +24,7 @@ class Table:
         self._info = engine.info
         self._vocabulary = Vocabulary(engine)
         self._sequences: dict[int, Sequence] = {}
-        self._free_slots = list(range(engine.info.slots - 1, -1, -1))
+        self._free_slots = list(range(engine.info.slots))  # a heap: engines like neighbours
         self._awake: list[Sequence] | None = None  # None: to be found again
         self.grants: tuple[abi.Grant, ...] = ()
         self.budget = 0  # prompt tokens per step
@@ -80,7 +81,7 @@ class Table:
             return [abi.Failed(message.seq, Code.EINVAL, "a sequence with this handle is open already")]
         if not self._free_slots:
             return [abi.Failed(message.seq, Code.EAGAIN, f"all {self._info.slots} slots of the worker are taken")]
-        sequence = Sequence(self._vocabulary, message.seq, self._free_slots[-1], list(message.tokens))
+        sequence = Sequence(self._vocabulary, message.seq, self._free_slots[0], list(message.tokens))
         try:
             self._check(message.tokens, len(message.tokens), message.idle)
             if not 0 <= message.turn <= len(message.tokens):
@@ -90,7 +91,7 @@ class Table:
         except Exception as error:
             sequence.release()
             return [failed(sequence, error)]
-        self._free_slots.pop()
+        heappop(self._free_slots)
         sequence.idle = message.idle
         sequence.prompting = message.turn == len(message.tokens) or sequence.kv != len(message.tokens) - 1
         self._sequences[message.seq] = sequence
@@ -190,7 +191,7 @@ class Table:
         if sequence is not None:
             sequence.release()
             self._engine.free(sequence.slot)
-            self._free_slots.append(sequence.slot)
+            heappush(self._free_slots, sequence.slot)
             self._revive()
         return []
 

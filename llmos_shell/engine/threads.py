@@ -105,34 +105,56 @@ def _judge(plan: Plan, baseline: Window, window: Window) -> Plan:
 
 
 class Governor:
-    """Measures steps, and says when the number of threads should change."""
+    """Measures steps and says how many threads the next one should have.
+
+    Steps of different sizes have different best numbers (one row is bound by barriers, a prompt by arithmetic), so each
+    size class has a plan and windows of its own.
+    """
 
     def __init__(self, threads: int, cpu_clock: Callable[[], float] = time.process_time) -> None:
-        self._plan = Plan(threads, threads)
+        self._maximum = threads
         self._clock = cpu_clock
-        self._start(cpu_clock())
+        self._cpu = cpu_clock()
+        self._meters: dict[int, _Meter] = {}
+        self.threads = threads
+        """The number last given out."""
 
-    @property
-    def threads(self) -> int:
-        """The present number."""
-        return self._plan.threads
+    def threads_for(self, tokens: int) -> int:
+        """How many threads a step of so many tokens should have."""
+        self.threads = self._meter(tokens).plan.threads
+        return self.threads
 
-    def record(self, tokens: int, engine_seconds: float, other_seconds: float) -> int | None:
-        """Notes one step (`other_seconds` of it outside the engine); returns a new number of threads, if it changes."""
+    def record(self, tokens: int, engine_seconds: float, other_seconds: float) -> None:
+        """Notes one step; `other_seconds` of it, all on one thread, were spent outside the engine."""
+        now = self._clock()
+        cpu = max(0.0, now - self._cpu - other_seconds)
+        self._cpu = now
+        self._meter(tokens).record(tokens, engine_seconds, cpu)
+
+    def _meter(self, tokens: int) -> _Meter:
+        size = tokens.bit_length() // 2
+        meter = self._meters.get(size)
+        if meter is None:
+            meter = self._meters[size] = _Meter(Plan(self._maximum, self._maximum))
+        return meter
+
+
+class _Meter:
+    """The plan and the present window of one size class."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self._clear()
+
+    def record(self, tokens: int, engine_seconds: float, cpu_seconds: float) -> None:
         self._steps += 1
         self._tokens += tokens
         self._seconds += engine_seconds
-        self._other += other_seconds
-        if self._seconds < WINDOW_SECONDS or self._steps < WINDOW_STEPS:
-            return None
-        now = self._clock()
-        cpu = max(0.0, now - self._cpu - self._other)
-        before = self._plan.threads
-        self._plan = decide(self._plan, Window(self._steps, self._tokens, self._seconds, cpu))
-        self._start(now)
-        return self._plan.threads if self._plan.threads != before else None
+        self._cpu += cpu_seconds
+        if self._seconds >= WINDOW_SECONDS and self._steps >= WINDOW_STEPS:
+            self.plan = decide(self.plan, Window(self._steps, self._tokens, self._seconds, self._cpu))
+            self._clear()
 
-    def _start(self, cpu: float) -> None:
+    def _clear(self) -> None:
         self._steps = self._tokens = 0
-        self._seconds = self._other = 0.0
-        self._cpu = cpu
+        self._seconds = self._cpu = 0.0

@@ -69,7 +69,14 @@ class Client:
 
     @property
     def lost(self) -> bool:
-        """Whether the connection is closed or broken, so that no further call can succeed."""
+        """Whether the connection is closed or broken, so that no further call can succeed.
+
+        Looks at the socket: a daemon may have gone since the last call.
+        """
+        if not self._lost:
+            poll = select.poll()  # one of its own, since another thread may be waiting in `_poll`
+            poll.register(self._socket, 0)
+            self._lost = bool(poll.poll(0))
         return self._lost
 
     def call(self, syscall: Syscall, args: Struct, *, type: type[T] | None = None) -> Any:

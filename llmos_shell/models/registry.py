@@ -81,6 +81,11 @@ class Registry:
             return self._anonymous(name)
         raise LlmosError(Code.ENOENT, f"no model {name!r}" if name else "no default model", hint=self._hint(name))
 
+    def has(self, entry: ModelEntry) -> bool:
+        """Whether the files say so: another registry, after a restart, finds this entry by its name."""
+        self._refresh()
+        return self._entries.get(entry.name) == entry
+
     def listing(self) -> list[Listed]:
         """All entries by name, the broken ones too."""
         self._refresh()

@@ -73,6 +73,14 @@ def parse_duration(text: str) -> float:
     return total
 
 
+def parse_integer(text: str, bits: int = 63) -> int:
+    """A whole number that the daemon can take. Raises ValueError, and OverflowError for one that is too large."""
+    number = int(text)
+    if abs(number) >> bits:
+        raise OverflowError(text)
+    return number
+
+
 def parse_signal(text: str) -> Signal:
     """A signal by its name, with or without SIG, or by its number. Raises ValueError."""
     if text.isdigit():
@@ -88,11 +96,11 @@ def _parse_pid(text: str) -> int | str:
         return text
     if not (text.isascii() and text.isdigit()):
         raise ValueError(text)
-    return int(text)
+    return parse_integer(text)
 
 
 def _parse_count(text: str) -> int:
-    number = int(text)
+    number = parse_integer(text, 64)
     if number < 0:
         raise ValueError(text)
     return number
@@ -107,7 +115,7 @@ def _parse_number(text: str) -> float:
 
 CONVERTERS: dict[str, tuple[Callable[[str], Any], str]] = {
     "str": (str, "a text"),
-    "int": (int, "a whole number"),
+    "int": (parse_integer, "a whole number"),
     "count": (_parse_count, "a whole number, 0 or more"),
     "float": (_parse_number, "a number"),
     "duration": (parse_duration, "a duration such as 90, 5m or 1h30m"),
@@ -217,7 +225,9 @@ def _convert(command: Command, text: str, kind: str, where: str) -> Any:
     convert, called = CONVERTERS[kind]
     try:
         return convert(text)
-    except (ValueError, OverflowError):
+    except OverflowError:
+        raise UsageError(f"{where}: {text} is too large") from None
+    except ValueError:
         raise UsageError(f"{where}: `{text}` is not {called}: try `{command.name} --help`") from None
 
 

@@ -147,8 +147,11 @@ class Job:
         self.ended_by = 0  # the signal that its threads obey at their next command
         self.negated = False
         self.shown_state = "Running"
+        self.going = threading.Event()  # cleared while it is stopped: its threads wait at their next command
+        self.going.set()
         self.group_lock = threading.Lock()  # held while a program is started in the group
-        self.on_new_group: Callable[[], None] | None = None  # in the foreground: gives the group the terminal
+        self.on_new_group: Callable[[], None] | None = None  # in the foreground: gives the group the terminal,
+        self.on_idle: Callable[[], None] | None = None  # and takes it back while there is no program in it
         self._signal_model = signal_model
 
     # -- state -------------------------------------------------------------------------------------------------------
@@ -225,9 +228,14 @@ class Job:
             self.ended_by = number
         self.signal_hosts(number)
         if number in (signal.SIGSTOP, signal.SIGTSTP, signal.SIGCONT):
-            for member in self.members:
-                if not isinstance(member, HostMember):
-                    member.stopped = number != signal.SIGCONT
+            self._hold_threads(number != signal.SIGCONT)
+
+    def _hold_threads(self, hold: bool) -> None:
+        """Makes threads wait at their next command, or go on."""
+        (self.going.clear if hold else self.going.set)()
+        for member in self.members:
+            if member.status is None and not isinstance(member, HostMember):
+                member.stopped = hold
 
     def signal_hosts(self, number: int) -> None:
         """Sends a signal to its programs of the host."""
@@ -259,9 +267,7 @@ class Job:
         """Stops what the terminal's Ctrl-Z did not reach: model processes, and so the threads that follow them."""
         for pid in self.pids:
             self._signal_model(pid, "STOP")
-        for member in self.members:
-            if member.status is None and not isinstance(member, HostMember):
-                member.stopped = True
+        self._hold_threads(True)
 
     # -- waiting -----------------------------------------------------------------------------------------------------
 

@@ -42,7 +42,7 @@ def run_host(shell: Shell, words: list[str], assignments: dict[str, str] | None)
         pid = shell.start_host(words, assignments, shell.files, None)
         return wait_plainly(shell, pid)
     job = shell.new_job(shell.current or ast.Simple([], [], []), own_group=True)
-    job.on_new_group = lambda: _lend(shell, job)
+    _in_foreground(shell, job)
     job.members.append(HostMember(_start_in_group(shell, job, words, assignments, shell.files)))
     return wait_foreground(shell, job)
 
@@ -80,11 +80,17 @@ def _run_nested(shell: Shell, job: Job, words: list[str], assignments: dict[str,
     pid = _start_in_group(shell, job, words, assignments, shell.files)
     job.nested.add(pid)
     try:
-        _, wait_status = os.waitpid(pid, 0)
+        _, wait_status = os.waitpid(pid, os.WUNTRACED)
+        while os.WIFSTOPPED(wait_status):
+            if job.on_new_group is not None:  # the terminal's Ctrl-Z, which reaches neither threads nor the shell
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTSTP)
+            _, wait_status = os.waitpid(pid, os.WUNTRACED)
     except ChildProcessError:
         return 127
     finally:
         job.nested.discard(pid)
+        if job.on_idle is not None:
+            job.on_idle()
     if job.group is not None and os.WIFSIGNALED(wait_status) and os.WTERMSIG(wait_status) == signal.SIGINT:
         job.ended_by = signal.SIGINT  # the terminal's Ctrl-C, which reaches no thread
         raise ExitShell(128 + signal.SIGINT)
@@ -98,18 +104,37 @@ def _start_in_group(
     if job.group is None:
         return shell.start_host(words, assignments, files, None)
     with job.group_lock:
-        group = job.group
-        if group:
-            try:
-                os.killpg(group, 0)
-            except OSError:
-                group = 0
+        group = job.group if _exists(job.group) else 0
         pid = shell.start_host(words, assignments, files, group)
         if not group:
             job.group = pid
             if job.on_new_group is not None:
                 job.on_new_group()
     return pid
+
+
+def _in_foreground(shell: Shell, job: Job) -> None:
+    """From now on the job's group has the terminal, as long as there is a program in it."""
+    job.on_new_group = lambda: _lend(shell, job)
+    job.on_idle = lambda: _reclaim(shell, job)
+
+
+def _reclaim(shell: Shell, job: Job) -> None:
+    """Takes the terminal back if no program of the job is left, so that Ctrl-C reaches the shell."""
+    with job.group_lock:
+        if shell.terminal is not None and not _exists(job.group or 0):
+            shell.terminal.take_back(restore_modes=job.was_killed())
+
+
+def _exists(group: int) -> bool:
+    """Whether a process group (0: none) still has members."""
+    if not group:
+        return False
+    try:
+        os.killpg(group, 0)
+    except OSError:
+        return False
+    return True
 
 
 def _lend(shell: Shell, job: Job) -> None:
@@ -128,7 +153,7 @@ def run_pipeline(shell: Shell, node: ast.Pipeline) -> int:
     first_here = foreground and shell.job_control and _begins_with_command(shell, node.commands[0])
     job = shell.new_job(node, own_group=foreground and shell.job_control and not first_here)
     if job.group is not None:
-        job.on_new_group = lambda: _lend(shell, job)
+        _in_foreground(shell, job)
     _launch(shell, node.commands, job, shell.files, first_here=first_here)
     if foreground:
         return wait_foreground(shell, job)
@@ -244,7 +269,9 @@ class _Element:
             self._close()
 
     def _obey(self) -> None:
-        """Ends the thread's work when its job was sent a signal that ends."""
+        """Ends the thread's work when its job was sent a signal that ends; holds it while the job is stopped."""
+        if not self._job.going.is_set():
+            self._job.going.wait()
         if self._job.ended_by:
             raise ExitShell(128 + self._job.ended_by)
 
@@ -302,12 +329,13 @@ class _ignoring_interrupts:
 # -- the foreground --------------------------------------------------------------------------------------------------
 
 
-def resume_foreground(shell: Shell, job: Job) -> int:
-    """Like `wait_foreground`, for a job that did not have the terminal until now."""
+def continue_in_foreground(shell: Shell, job: Job) -> None:
+    """Gives a job the terminal, then lets it go on."""
     if shell.job_control and job.group is not None:
-        job.on_new_group = lambda: _lend(shell, job)
-        _lend(shell, job)
-    return wait_foreground(shell, job)
+        _in_foreground(shell, job)
+        if shell.terminal is not None and job.group:
+            shell.terminal.lend(job.group)
+    job.proceed()
 
 
 def wait_foreground(shell: Shell, job: Job) -> int:
@@ -319,7 +347,7 @@ def wait_foreground(shell: Shell, job: Job) -> int:
             with terminal.stoppable() if terminal is not None else nullcontext():
                 job.wait_hosts()
                 if terminal is not None and not job.stopped:
-                    terminal.take_back(restore_modes=job.was_killed())
+                    _reclaim(shell, job)
                     if job.was_interrupted() and not job.done:
                         job.interrupt()
                 if not job.stopped:
@@ -330,7 +358,7 @@ def wait_foreground(shell: Shell, job: Job) -> int:
             job.interrupt()
         except StopRequested:
             job.signal(signal.SIGSTOP)
-    job.on_new_group = None
+    job.on_new_group = job.on_idle = None
     if terminal is not None:
         terminal.take_back(restore_modes=job.stopped or job.was_killed())
     if job.stopped:
@@ -338,8 +366,11 @@ def wait_foreground(shell: Shell, job: Job) -> int:
     if job.number:
         shell.jobs().remove(job)
     status = job.status(pipefail=shell.options.pipefail)
-    interrupted = interrupted or job.ended_by == signal.SIGINT
-    if job.was_interrupted() or (interrupted and job.status() == 128 + signal.SIGINT):
+    if terminal is not None:
+        interrupted = job.ended_by == signal.SIGINT
+    elif interrupted:
+        interrupted = job.status() == 128 + signal.SIGINT
+    if job.was_interrupted() or interrupted:
         raise KeyboardInterrupt
     for member in job.members:
         if isinstance(member, HostMember) and member is job.members[-1]:

@@ -23,6 +23,7 @@ from llmos_shell.abi.syscalls import (
 )
 from llmos_shell.ipc.client import Client
 from llmos_shell.testing.clients import run, say, spawn, text_of, wait, wait_for_tokens
+from llmos_shell.testing.daemon import DaemonProcess
 from llmos_shell.testing.random_gguf import Shape, write_random_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,6 +59,21 @@ def test_a_killed_worker_costs_nobody_a_token(client: Client) -> None:
     os.kill(client.call(SYS_STATUS, Nothing()).workers[0].pid, signal.SIGKILL)
     assert [wait(client, pid).code for pid in pids] == [0] * 4
     assert [text_of(client, pid) for pid in pids] == alone
+
+
+@pytest.mark.parametrize("how", ["kill", "stop"])
+def test_weights_named_by_path_outlive_the_daemon(daemon: DaemonProcess, tmp_path: Path, how: str) -> None:
+    path = tmp_path / "elsewhere.gguf"
+    write_random_model(path, Shape(context=512), seed=4)
+    with daemon.connect() as client:
+        options = {"model": str(path), "sampling": {"temperature": 0.0, "max_tokens": 10, "ignore_eos": True}}
+        pid = spawn(client, chat=True, **options)
+        again = spawn(client, chat=True, **{**options, "model": "elsewhere"})
+        assert say(client, pid, "one") == say(client, again, "one")
+    getattr(daemon, how)()
+    daemon.start()
+    with daemon.connect() as client:
+        assert say(client, pid, "two") == say(client, again, "two")
 
 
 @pytest.mark.skipif(not STORIES.exists(), reason="the public test weights are not here")

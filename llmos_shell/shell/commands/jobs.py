@@ -11,7 +11,7 @@ from llmos_shell.shell import bridge
 from llmos_shell.shell.command import Args, Command, Context, Operand, Option
 from llmos_shell.shell.control import StopRequested
 from llmos_shell.shell.jobs import Job, Jobs, ModelMember, ThreadMember
-from llmos_shell.shell.pipelines import resume_foreground, suspend
+from llmos_shell.shell.pipelines import continue_in_foreground, suspend, wait_foreground
 
 if TYPE_CHECKING:
     from llmos_shell.shell.interpreter import Shell
@@ -102,14 +102,14 @@ def _fg(context: Context, args: Args) -> int:
         raise LlmosError(Code.ESRCH, f"{job.text}: has ended")
     print(job.text, file=context.out, flush=True)
     shell.jobs().touch(job)
-    job.proceed()
+    continue_in_foreground(shell, job)
     for member in job.members:
         if isinstance(member, ModelMember) and member.status is None:
             try:
                 member.status = bridge.follow(shell, member)
             except StopRequested:
                 return suspend(shell, job)
-    return resume_foreground(shell, job)
+    return wait_foreground(shell, job)
 
 
 def _bg(context: Context, args: Args) -> int:

@@ -11,7 +11,7 @@ import msgspec
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.syscalls import PROC_INFO, PROC_KILL, PROC_LIMITS, PROC_NICE, Kill, Nice, Pid, SetLimits
 from llmos_shell.abi.types import Limits, ProcessInfo, Signal
-from llmos_shell.shell.arguments import SIGNAL_NUMBERS, parse_duration
+from llmos_shell.shell.arguments import SIGNAL_NUMBERS, parse_duration, parse_integer
 from llmos_shell.shell.command import Args, Command, Context, Operand, Option, UsageError
 from llmos_shell.shell.limits import set_shell_limits, shell_limits
 from llmos_shell.shell.tables import to_json
@@ -127,9 +127,9 @@ def _limit(context: Context, pid: int, changes: dict[str, Any], as_json: bool) -
 def _changes(args: Args) -> dict[str, Any]:
     """The fields of `Limits` that the options set; `unlimited` takes a limit away."""
     readers: tuple[tuple[str, str, Callable[[str], Any]], ...] = (
-        ("tokens", "tokens", int),
+        ("tokens", "tokens", parse_integer),
         ("time", "seconds", parse_duration),
-        ("context", "kv_tokens", int),
+        ("context", "kv_tokens", parse_integer),
     )
     changes: dict[str, Any] = {}
     for option, field, read in readers:
@@ -137,7 +137,7 @@ def _changes(args: Args) -> dict[str, Any]:
         if text is not None:
             try:
                 changes[field] = None if text == "unlimited" else read(text)
-            except ValueError:
+            except (ValueError, OverflowError):
                 changes[field] = -1
             if changes[field] is not None and changes[field] <= 0:
                 raise UsageError(f"--{option}: `{text}` is not a limit: give a number above 0, or `unlimited`")

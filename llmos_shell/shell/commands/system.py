@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 
@@ -137,6 +138,10 @@ def _stop_daemon(context: Context, args: Args) -> int:
     try:
         client = connect("llmos daemon stop", start=False)
     except LlmosError as error:
+        if error.code is Code.EPROTO:  # of another version, so that it understands a signal only
+            with Progress(context.err, "stopping the daemon"):
+                _terminate()
+            return 0
         if error.code is not Code.ENOENT:
             raise
         print("the daemon is not running", file=context.out)
@@ -146,10 +151,18 @@ def _stop_daemon(context: Context, args: Args) -> int:
     return 0
 
 
+def _terminate() -> None:
+    try:
+        with open(paths.lock_path()) as lock:
+            pid = int(lock.read())
+        os.kill(pid, signal.SIGTERM)
+    except (OSError, ValueError) as error:
+        raise LlmosError(Code.EIO, f"the daemon cannot be signalled: {error}") from None
+    _await_end(pid)
+
+
 def _end(client: Client) -> None:
     """Asks the daemon to end, and waits until it has."""
-    from llmos_shell.ipc.launch import daemon_lives
-
     pid = client.daemon_pid
     try:
         client.call(SYS_STOP, Stop())
@@ -157,6 +170,12 @@ def _end(client: Client) -> None:
         pass
     finally:
         client.close()
+    _await_end(pid)
+
+
+def _await_end(pid: int) -> None:
+    from llmos_shell.ipc.launch import daemon_lives
+
     deadline = time.monotonic() + _STOP_SECONDS
     while time.monotonic() < deadline:
         if not daemon_lives():

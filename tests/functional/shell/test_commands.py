@@ -162,6 +162,20 @@ def test_a_killed_daemon_costs_a_running_command_nothing(daemon: Any, llmos: Any
     assert llmos("daemon", "stop").returncode == 0
 
 
+def test_a_daemon_of_another_protocol_can_be_stopped(daemon: Any, llmos_home: Path) -> None:
+    newer = "import llmos_shell.abi as a; a.PROTOCOL += 1; from llmos_shell.main import main; raise SystemExit(main())"
+
+    def llmos(*words: str) -> subprocess.CompletedProcess[str]:
+        argv = [sys.executable, "-c", newer, *words]
+        return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+
+    refused = llmos("ps")
+    assert refused.returncode == 1 and "`llmos daemon stop` stops it" in refused.stderr
+    stopped = llmos("daemon", "stop")
+    assert (stopped.returncode, stopped.stdout, stopped.stderr) == (0, "", "")
+    assert daemon.process.wait(timeout=30) == 0
+
+
 def test_a_full_disk_is_one_line(daemon: Any, llmos_home: Path) -> None:
     if not os.path.exists("/dev/full"):
         pytest.skip("needs /dev/full")

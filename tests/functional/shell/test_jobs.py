@@ -57,7 +57,7 @@ def test_each_job_has_a_group_of_its_own(shell):
 
 def test_interrupt_ends_the_program_not_the_shell(shell):
     shell.sendline("sh -c 'echo ready; exec sleep 100'")
-    shell.expect("ready")
+    shell.expect("ready\r\n")
     shell.sendintr()
     shell.expect(PROMPT)
     assert run(shell, "echo $?") == "130"
@@ -65,7 +65,7 @@ def test_interrupt_ends_the_program_not_the_shell(shell):
 
 def test_interrupt_ends_a_loop(shell):
     shell.sendline("while true; do sh -c 'echo round; exec sleep 100'; done")
-    shell.expect("round")
+    shell.expect("round\r\n")
     shell.sendintr()
     shell.expect(PROMPT)
     shell.sendline("echo start; while true; do true; done")
@@ -77,7 +77,7 @@ def test_interrupt_ends_a_loop(shell):
 
 def test_stop_and_continue_in_the_foreground(shell):
     shell.sendline("sh -c 'echo ready; exec cat'")
-    shell.expect("ready")
+    shell.expect("ready\r\n")
     shell.sendcontrol("z")
     shell.expect(r"\[1\]\+  Stopped +sh -c")
     shell.expect(PROMPT)
@@ -118,7 +118,7 @@ def wait_until_foreground(shell, name):
 
 def test_stopped_pipeline_goes_on_as_a_whole(shell):
     shell.sendline("sh -c 'echo ready >&2; exec cat' | sed s/^/p:/")
-    shell.expect("ready")
+    shell.expect("ready\r\n")
     shell.sendcontrol("z")
     shell.expect("Stopped")
     shell.expect(PROMPT)
@@ -140,7 +140,7 @@ def test_background_job_is_announced_and_reported(shell):
 def test_background_program_does_not_see_interrupts(shell):
     run(shell, "sleep 100 &")
     shell.sendline("sh -c 'echo ready; exec sleep 50'")
-    shell.expect("ready")
+    shell.expect("ready\r\n")
     shell.sendintr()
     shell.expect(PROMPT)
     assert "Running" in run(shell, "jobs")
@@ -148,7 +148,7 @@ def test_background_program_does_not_see_interrupts(shell):
 
 def test_built_in_group_in_a_pipeline_is_interrupted(shell):
     shell.sendline("{ echo ready >&2; while true; do sleep 0.01; done; } | cat")
-    shell.expect("ready")
+    shell.expect("ready\r\n")
     shell.sendintr()
     shell.expect(PROMPT)
     assert run(shell, "echo alive") == "alive"

@@ -75,20 +75,26 @@ def test_one_thread_is_never_changed() -> None:
     assert set(_simulate(Plan(1, 1), 50, _busy)) == {1}
 
 
-def test_governor_measures_windows() -> None:
-    cpu = 0.0
+class _Machine:
+    """A machine on which one thread is best for small steps and all are for large ones."""
 
-    def clock() -> float:
-        return cpu
+    def __init__(self) -> None:
+        self.cpu = 0.0
+        self.governor = Governor(2, lambda: self.cpu)
 
-    governor = Governor(2, clock)
-    changes = []
-    for _ in range(200):
-        cpu += 0.07
-        change = governor.record(8, 0.05 * governor.threads, 0.001)
-        if change is not None:
-            changes.append(change)
-    assert changes and governor.threads in (1, 2)
+    def step(self, tokens: int) -> int:
+        threads = self.governor.threads_for(tokens)
+        seconds = 0.001 * (1.5 if threads == 2 else 1.0) if tokens < 4 else tokens * 0.001 / threads
+        self.cpu += seconds * threads + 0.0001
+        self.governor.record(tokens, seconds, 0.0001)
+        return threads
+
+
+def test_each_size_of_step_finds_its_own_number() -> None:
+    machine = _Machine()
+    used = [(machine.step(1), machine.step(32)) for _ in range(5000)]
+    assert [pair[0] for pair in used[-2000:]].count(1) >= 1800
+    assert {pair[1] for pair in used} == {2}
 
 
 def test_default_is_what_this_process_may_use() -> None:

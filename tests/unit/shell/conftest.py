@@ -50,12 +50,16 @@ class FakeDaemon:
         """Arguments of all calls of this name."""
         return [args for called, args in self.calls if called == name]
 
-    def close(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
+    def hang_up(self) -> None:
+        """Breaks all connections; new ones are accepted."""
         for connection in self._connections:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.hang_up()
         for thread in self._threads:
             thread.join()
         for connection in self._connections:

@@ -109,6 +109,18 @@ def test_signals() -> None:
         parse_signal("99")
 
 
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [("run", ["-n", "9" * 20, "x"]), ("run", ["--seed", str(2**64), "x"]), ("fork", ["-n", "9" * 20, "1"]),
+     ("log", ["9" * 19]), ("ulimit", ["-n", "9" * 20, "1"])],
+)  # fmt: skip
+def test_numbers_that_fit_nowhere(command: str, words: list[str]) -> None:
+    found = commands.find(command)
+    assert found
+    with pytest.raises(UsageError, match=r"too large|is not a limit"):
+        found.run(None, parse_args(found, words))  # type: ignore[arg-type]
+
+
 def test_rewritten_forms() -> None:
     kill, renice, nice = commands.find("kill"), commands.find("renice"), commands.find("nice")
     assert kill and renice and nice

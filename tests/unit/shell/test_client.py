@@ -97,6 +97,18 @@ def test_a_session_connects_again_and_reclaims(fake_daemon: Any, hangup: type[Ex
     assert [hello.reclaim for hello in fake_daemon.hellos] == [(), (7,)]
 
 
+def test_a_daemon_that_goes_between_two_calls_costs_no_call(fake_daemon: Any) -> None:
+    fake_daemon.handlers["model.list"] = lambda args: ()
+    session = Session("test")
+    before = session.client()
+    assert before.call(MODEL_LIST, Nothing()) == ()
+    fake_daemon.hang_up()
+    assert session.current() is None
+    assert session.client().call(MODEL_LIST, Nothing()) == ()
+    assert before.lost and not session.client().lost
+    session.close()
+
+
 def test_without_a_daemon_nothing_is_started_unless_wanted(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LLMOS_HOME", str(tmp_path))
     with pytest.raises(LlmosError, match="no daemon is running"):
