@@ -12,7 +12,7 @@ from contextlib import suppress
 from io import TextIOWrapper
 from typing import TextIO
 
-from llmos_shell import __version__
+from llmos_shell import __version__, paths
 
 USAGE = """\
 usage: llmos                     a shell
@@ -27,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs `llmos` with these arguments (default: the command line's); returns its exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
     _mend_streams()
+    paths.settle()
     try:
         status = _dispatch(words)
     except KeyboardInterrupt:

@@ -20,6 +20,13 @@ def _xdg(variable: str, fallback: str, leaf: str) -> str:
     return os.path.join(base, "llmos")
 
 
+def settle() -> None:
+    """Makes a relative LLMOS_HOME absolute, for the daemon and for a shell that changes its folder."""
+    home = os.environ.get("LLMOS_HOME")
+    if home and not os.path.isabs(home):
+        os.environ["LLMOS_HOME"] = os.path.abspath(home)
+
+
 def config_dir() -> str:
     """Holds `models.toml` and `rc.llmsh`."""
     return _xdg("XDG_CONFIG_HOME", ".config", "config")

@@ -62,7 +62,6 @@ class Batch:
         self.native.n_tokens = size
         return sum(outputs)
 
-
     def fill_pieces(self, pieces: Sequence[Piece]) -> int:
         """Lays out the pieces one after another; returns how many rows of logits will come of it."""
         at = 0

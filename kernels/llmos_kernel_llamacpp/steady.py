@@ -1,10 +1,10 @@
 """Steps whose results do not depend on what else runs: how the option `deterministic` lays out batches. Pure.
 
-llama.cpp's results for a token depend, in the last bits, on the shape of the micro-batch it is computed in: matrix
-products have other kernels for 1, 2 and 8 rows, flash attention others for 1 row over 512 cells (cut by threads) and for
-64 rows of a sequence. Rounded to f16 in the KV, and by quantised activations, last bits become 1e-3 to 1e-1 in later
-logits. So here every micro-batch has at least `LEAST_ROWS` rows, all with logits where any are wanted, and at most
-`MOST_ROWS` of one sequence. What is missing are made-up tokens after the last one, cut off again after the step.
+llama.cpp's last bits depend on the shape of the micro-batch a token is computed in: matrix products have other kernels
+for 1 row (f32, f16 and bf16 weights), 4 (repacked Q4_K) and 8 (K-quants); flash attention has others for 1 row over 512
+cells, which it cuts by threads, and for 64 rows of a sequence. So here every micro-batch has at least `least` rows, as
+many of them with logits where any are wanted, and at most `MOST_ROWS` of one sequence. What is missing are made-up
+tokens after the last one, cut off again after the step.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from msgspec import Struct
 
 from llmos_shell.abi.engine import Chunk
 
-LEAST_ROWS = 8
+LEAST_ROWS = 8  # enough for every type of weights
+LEAST_ROWS_UNIFORM = 2  # enough where all products have kernels for one row and for several, or one kernel only
 MOST_ROWS = 63
 SPARE_CELLS = LEAST_ROWS  # a slot needs for made-up tokens
 
@@ -28,7 +29,7 @@ class Piece(Struct, frozen=True):
     tokens: Sequence[int]
     real: int
     outputs: int
-    chunk: int  # index of the chunk whose logits are those of the last real token; −1: nobody wants them
+    chunk: int  # index of the chunk whose logits are those of the last real token; -1: nobody wants them
 
     @property
     def end(self) -> int:
@@ -41,24 +42,24 @@ class Piece(Struct, frozen=True):
         return self.outputs - 1 - (len(self.tokens) - self.real)
 
 
-def calls(chunks: Sequence[Chunk]) -> Iterator[list[Piece]]:
+def calls(chunks: Sequence[Chunk], least: int) -> Iterator[list[Piece]]:
     """The calls of `llama_decode` that make up a step, each of one micro-batch."""
     singles = sorted((chunk.slot, index) for index, chunk in enumerate(chunks) if len(chunk.tokens) == 1)
     run: list[int] = []
     for slot, index in singles:
         if run and chunks[run[-1]].slot + 1 != slot:  # llama.cpp puts only neighbours into one micro-batch
-            yield _together(chunks, run)
+            yield _together(chunks, run, least)
             run = []
         run.append(index)
     if run:
-        yield _together(chunks, run)
+        yield _together(chunks, run, least)
     for index, chunk in enumerate(chunks):
         if len(chunk.tokens) > 1:
-            yield from _in_pieces(chunk, index)
+            yield from _in_pieces(chunk, index, least)
 
 
-def _together(chunks: Sequence[Chunk], run: list[int]) -> list[Piece]:
-    length = -(-LEAST_ROWS // len(run))
+def _together(chunks: Sequence[Chunk], run: list[int], least: int) -> list[Piece]:
+    length = -(-least // len(run))
     pieces = []
     for index in run:
         chunk = chunks[index]
@@ -67,14 +68,14 @@ def _together(chunks: Sequence[Chunk], run: list[int]) -> list[Piece]:
     return pieces
 
 
-def _in_pieces(chunk: Chunk, index: int) -> Iterator[list[Piece]]:
+def _in_pieces(chunk: Chunk, index: int, least: int) -> Iterator[list[Piece]]:
     """Pieces of about equal size, so that none is too small."""
     size = len(chunk.tokens)
     count = -(-size // MOST_ROWS)
     for piece in range(count):
         start, end = size * piece // count, size * (piece + 1) // count
         tokens = list(chunk.tokens[start:end])
-        tokens += tokens[-1:] * (LEAST_ROWS - len(tokens))
+        tokens += tokens[-1:] * (least - len(tokens))
         wanted = chunk.logits and end == size
-        outputs, owner = (LEAST_ROWS, index) if wanted else (0, -1)
+        outputs, owner = (least, index) if wanted else (0, -1)
         yield [Piece(chunk.slot, chunk.position + start, tokens, end - start, outputs, owner)]

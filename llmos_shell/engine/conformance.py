@@ -197,6 +197,39 @@ class EngineConformance:
             if engine.info.can_fork:
                 self._same(self._last_logits(engine, 3, prompt), expected)
 
+    def test_restoring_is_exact(self) -> None:
+        """What was exported comes back bit for bit: no tolerance, beside others too."""
+        with self._engine() as engine:
+            if not engine.info.can_export:
+                return
+            prompt = self._prompt(engine, 1, 40)
+            engine.step([Chunk(0, 0, prompt[:-1], False)])
+            expected = self._last_logits(engine, 0, prompt)
+            engine.truncate(0, len(prompt) - 1)
+            blob = bytes(engine.export(0))
+            engine.free(0)
+            for others in (0, 1, 2):
+                for slot in range(1, others + 1):
+                    engine.step([Chunk(slot, 0, self._prompt(engine, slot + 5, 20), False)])
+                engine.restore(0, blob, len(prompt) - 1)
+                assert bytes(engine.export(0)) == blob
+                assert np.array_equal(self._last_logits(engine, 0, prompt), expected)
+                for slot in range(others + 1):
+                    engine.free(slot)
+
+    def test_order_within_a_step_changes_nothing(self) -> None:
+        """Rows come in the order of the chunks, whichever order that is."""
+        with self._engine() as engine:
+            prompts = [self._prompt(engine, slot, 20) for slot in range(4)]
+            rows: dict[int, Logits] = {}
+            for order in ((0, 1, 2, 3), (3, 1, 0, 2), (2, 3, 1, 0)):
+                engine.step([Chunk(slot, 0, prompts[slot][:-1], False) for slot in range(4)])
+                logits = engine.step([Chunk(slot, 19, prompts[slot][-1:], True) for slot in order])
+                for row, slot in zip(logits, order, strict=True):
+                    self._same(row, rows.setdefault(slot, row.copy()))
+                for slot in range(4):
+                    engine.free(slot)
+
     def test_recomputed_tokens_lead_to_the_same_next_ones(self) -> None:
         """A sequence whose KV was dropped in the middle of a turn goes on as it would have."""
         with self._engine() as engine:

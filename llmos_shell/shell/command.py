@@ -18,6 +18,14 @@ if TYPE_CHECKING:
     from llmos_shell.ipc.client import Client
 
 
+_SHOWN_CONTROLS = {
+    **{code: 0x2400 + code for code in range(0x20) if chr(code) not in "\n\t"},
+    0x7F: 0x2421,
+    **{code: 0xFFFD for code in range(0x80, 0xA0)},
+}
+"""Control pictures (␛ for ESC and so on) for the control characters that a terminal would act on."""
+
+
 class UsageError(Exception):
     """A command was called wrongly: exit status 2. The text says what is wrong and how to mend it."""
 
@@ -166,6 +174,14 @@ class Context:
             return self.out.isatty()
         except ValueError:
             return False
+
+    def clean(self, text: str) -> str:
+        """Text that a model made, fit for `out`: a terminal is shown its control characters and must not obey them."""
+        return text.translate(_SHOWN_CONTROLS) if self.is_terminal() else text
+
+    def show(self, text: str) -> None:
+        """Writes text that a model made."""
+        self.out.write(self.clean(text))
 
     def error(self, command: str, error: LlmosError | str) -> int:
         """Writes `llmos: COMMAND: what is wrong: how to mend it` and returns exit status 1."""

@@ -81,7 +81,7 @@ class Conversation:
                 nonlocal last
                 if item.text:
                     progress.stop()
-                    self.context.out.write(item.text)
+                    self.context.show(item.text)
                     last = item.text[-1]
                 elif item.prefill is not None:
                     progress.say(describe_prefill(*item.prefill))

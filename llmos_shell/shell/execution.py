@@ -407,9 +407,12 @@ class Executor:
 
     def _is_command(self, name: str) -> bool:
         """Whether it is a command of ours that is not a part of the language."""
-        from llmos_shell.shell.builtins import is_command
+        if "/" in name:
+            return False
+        with self.shell.uninterrupted():
+            from llmos_shell.shell.builtins import is_command
 
-        return is_command(name)
+            return is_command(name)
 
     def is_in_process(self, name: str) -> bool:
         """Whether a command runs in this process."""

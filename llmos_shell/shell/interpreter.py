@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -53,6 +53,8 @@ class Shell(Executor):
         self.pending_traps: list[str] = []
         self.getopts_index = 1  # where `getopts` is in the parameters,
         self.getopts_at = 1  # and in the word there
+        self._holding = 0
+        self._held = False
         self._jobs = Jobs()
         self._root = self
         self._session: Session | None = None
@@ -82,7 +84,26 @@ class Shell(Executor):
 
     def _on_interrupt(self, _number: int, _frame: FrameType | None) -> None:
         self.interrupts += 1
-        raise KeyboardInterrupt
+        if self._holding:
+            self._held = True
+        else:
+            raise KeyboardInterrupt
+
+    @contextlib.contextmanager
+    def uninterrupted(self) -> Iterator[None]:
+        """Ctrl-C is held back until this ends: a pipeline is started, or a module imported, as a whole."""
+        root = self._root
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        root._holding += 1
+        try:
+            yield
+        finally:
+            root._holding -= 1
+        if root._held and not root._holding:
+            root._held = False
+            raise KeyboardInterrupt
 
     def restore_signal(self, number: int) -> None:
         """Undoes a `trap`."""
@@ -295,8 +316,11 @@ class Shell(Executor):
 
     def run_llmos(self, words: list[str]) -> int:
         """Runs a command of `commands/` with this shell's files."""
-        from llmos_shell.shell.bridge import run_llmos
+        with self.uninterrupted():
+            from llmos_shell.shell import commands
+            from llmos_shell.shell.bridge import run_llmos
 
+            commands.find(words[0])
         return run_llmos(self, words)
 
     def signal_model(self, pid: int, name: str) -> None:

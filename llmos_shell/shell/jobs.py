@@ -272,9 +272,13 @@ class Job:
     # -- waiting -----------------------------------------------------------------------------------------------------
 
     def wait_hosts(self) -> None:
-        """Waits until every program ended or stopped."""
-        for member in self.members:
-            while isinstance(member, HostMember) and member.status is None and not member.stopped:
+        """Waits until every program ended or stopped. When one has stopped, those that Ctrl-Z came too early for do."""
+        hosts = [member for member in self.members if isinstance(member, HostMember)]
+        for member in hosts:
+            while member.status is None and not member.stopped:
+                if any(other.stopped for other in hosts):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(member.pid, signal.SIGSTOP)
                 member.poll(os.WUNTRACED)
 
     def wait_threads(self) -> None:

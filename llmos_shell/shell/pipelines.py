@@ -10,6 +10,7 @@ import os
 import signal
 import threading
 from contextlib import nullcontext, suppress
+from io import FileIO
 from typing import TYPE_CHECKING
 
 from llmos_shell.lang import ast
@@ -154,10 +155,19 @@ def run_pipeline(shell: Shell, node: ast.Pipeline) -> int:
     job = shell.new_job(node, own_group=foreground and shell.job_control and not first_here)
     if job.group is not None:
         _in_foreground(shell, job)
-    _launch(shell, node.commands, job, shell.files, first_here=first_here)
-    if foreground:
-        return wait_foreground(shell, job)
-    return _wait_nested(shell, job)
+    if not foreground:
+        _launch(shell, node.commands, job, shell.files)
+        return _wait_nested(shell, job)
+    interrupted = False
+    try:
+        with nullcontext() if first_here else shell.uninterrupted():
+            _launch(shell, node.commands, job, shell.files, first_here=first_here)
+    except KeyboardInterrupt:
+        if first_here:
+            raise
+        interrupted = True
+        job.interrupt()
+    return wait_foreground(shell, job, interrupted=interrupted)
 
 
 def _wait_nested(shell: Shell, job: Job) -> int:
@@ -338,10 +348,9 @@ def continue_in_foreground(shell: Shell, job: Job) -> None:
     job.proceed()
 
 
-def wait_foreground(shell: Shell, job: Job) -> int:
+def wait_foreground(shell: Shell, job: Job, *, interrupted: bool = False) -> int:
     """Waits for a job that has the terminal; if it stops, it goes to the table. Its status."""
     terminal = shell.terminal if shell.job_control else None
-    interrupted = False
     while True:
         try:
             with terminal.stoppable() if terminal is not None else nullcontext():
@@ -427,8 +436,9 @@ def capture(shell: Shell, body: ast.Sequence) -> tuple[str, int]:
         return "", 0
     sub = shell.subshell()
     sub.job_control = False
-    reader, writer = os.pipe()
-    sub.files = shell.files.replace({1: writer})
+    reader, descriptor = os.pipe()
+    writer = FileIO(descriptor, "w")  # may be closed more than once
+    sub.files = shell.files.replace({1: descriptor})
     pieces: list[bytes] = []
     try:
         status = _capture_program(sub, body, reader, writer, pieces)
@@ -438,14 +448,10 @@ def capture(shell: Shell, body: ast.Sequence) -> tuple[str, int]:
             try:
                 status = sub.run_contained(body)
             finally:
-                os.close(writer)
-                writer = -1
+                writer.close()
                 thread.join()
-        else:
-            writer = -1
     finally:
-        if writer >= 0:
-            os.close(writer)
+        writer.close()
         os.close(reader)
     data = b"".join(pieces)
     if b"\0" in data:
@@ -458,7 +464,7 @@ def _drain(reader: int, pieces: list[bytes]) -> None:
         pieces.append(data)
 
 
-def _capture_program(sub: Shell, body: ast.Sequence, reader: int, writer: int, pieces: list[bytes]) -> int | None:
+def _capture_program(sub: Shell, body: ast.Sequence, reader: int, writer: FileIO, pieces: list[bytes]) -> int | None:
     """The quick way where the body is just one program of the host; None where it is something else.
 
     Closes the writer when it takes that way.
@@ -478,9 +484,9 @@ def _capture_program(sub: Shell, body: ast.Sequence, reader: int, writer: int, p
             pid = _start_in_group(sub, group, words, None, sub.files)
             group.nested.add(pid)
     except StartError as error:
-        os.close(writer)
+        writer.close()
         return sub.complain(str(error), error.status)
-    os.close(writer)
+    writer.close()
     try:
         _drain(reader, pieces)
     except KeyboardInterrupt:

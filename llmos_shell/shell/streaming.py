@@ -143,7 +143,7 @@ def _interrupt(context: Context, pid: int, count: int) -> None:
 def _writer(context: Context) -> Callable[[Output], None]:
     def write(item: Output) -> None:
         if item.text:
-            context.out.write(item.text)
+            context.show(item.text)
 
     return write
 

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 from llmos_shell.shell.tables import Style
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from llmos_shell.abi.syscalls import Transcript
     from llmos_shell.abi.types import Turn
 
 GENERATED = ("assistant", "completion")
 """Roles of turns whose text is the process's output."""
+
+PLAIN = Style()
 
 _LABELS = {"system": "system", "user": "you", "assistant": "model"}
 _COLOURS = {"system": "dim", "user": "cyan", "assistant": "green"}
@@ -24,15 +26,15 @@ def output_length(transcript: Transcript) -> int:
     return sum(len(turn.text) for turn in transcript.turns if turn.role in GENERATED)
 
 
-def render_transcript(turns: Sequence[Turn], style: Style = Style()) -> str:  # noqa: B008 - immutable
-    """Raw text as it is; messages with who said them, a blank line between."""
+def render_transcript(turns: Sequence[Turn], style: Style = PLAIN, clean: Callable[[str], str] = str) -> str:
+    """Raw text as it is; messages with who said them, a blank line between. `clean` is `Context.clean` or like it."""
     text = ""
     for turn in turns:
         label = _LABELS.get(turn.role)
         if label is None:
-            text += turn.text
+            text += clean(turn.text)
             continue
         if text:
             text = text.rstrip("\n") + "\n\n"
-        text += style.paint(f"{label}: ", _COLOURS[turn.role]) + turn.text
+        text += style.paint(f"{label}: ", _COLOURS[turn.role]) + clean(turn.text)
     return text

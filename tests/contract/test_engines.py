@@ -36,3 +36,15 @@ class TestLlama(EngineConformance):
 
     def load(self, **spec: Any) -> Engine:
         return load_llama(Load(PROTOCOL, slots=5, pool_tokens=1280, threads=1, **self.spec, **spec))
+
+
+@pytest.mark.parametrize("kv_type", ["f16", "q8_0"])
+class TestLlamaDeterministic(EngineConformance):
+    tolerance = 0.0
+
+    @pytest.fixture(autouse=True)
+    def _configure(self, kv_type: str, tiny_model: str) -> None:
+        self.spec: dict[str, Any] = {"path": tiny_model, "kv_type": kv_type, "options": {"deterministic": True}}
+
+    def load(self, **spec: Any) -> Engine:
+        return load_llama(Load(PROTOCOL, slots=5, pool_tokens=1280, threads=2, **self.spec, **spec))

@@ -146,3 +146,27 @@ def test_tokens_that_do_not_fit_a_grammar_are_an_error_not_a_crash(tiny_model: s
     constraint.close()
     constraint.close()
     engine.close()
+
+
+def test_split_slots_are_computed_together_in_any_order(tiny_model: str) -> None:
+    """llama.cpp would compute each of them alone unless they came in ascending order; it shows in the last bits."""
+    engine = load(_spec(tiny_model, slots=6, layout="split", threads=1))
+    rows = []
+    for order in (range(6), (5, 2, 0, 4, 1, 3)):
+        engine.step([Chunk(slot, 0, range(slot, slot + 9), False) for slot in order])
+        logits = engine.step([Chunk(slot, 9, [slot], slot != 2) for slot in order])
+        wanted = [slot for slot in order if slot != 2]
+        rows.append(logits[[wanted.index(slot) for slot in (0, 1, 3, 4, 5)]].copy())
+        for slot in order:
+            engine.free(slot)
+    engine.close()
+    assert np.array_equal(*rows)
+
+
+def test_weights_can_be_read_without_mapping_or_repacking(tiny_model: str) -> None:
+    rows = []
+    for options in ({}, {"mmap": False}, {"repack": False}):
+        engine = load(_spec(tiny_model, slots=2, threads=1, options=options))
+        rows.append(engine.step([Chunk(0, 0, [1, 5, 6], True)])[0].copy())
+        engine.close()
+    assert all(np.allclose(row, rows[0], atol=1e-3) for row in rows)

@@ -7,11 +7,14 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 from llmos_kernel_llamacpp.engine import LlamaEngine, load
 
 from llmos_shell.abi import PROTOCOL
 from llmos_shell.abi import worker as abi
+from llmos_shell.abi.engine import Chunk
 from llmos_shell.abi.types import Sampling
 from llmos_shell.engine.loop import Loop
 
@@ -19,12 +22,14 @@ PROMPT = "Once upon a time"
 TOKENS = 252
 
 
-@pytest.fixture(params=["split", "shared"])
+@pytest.fixture(params=["split", "shared", "deterministic"])
 def engine(request: pytest.FixtureRequest, stories: Path) -> Iterator[LlamaEngine]:
-    layout: Any = request.param
-    pool = 32 * 512 if layout == "split" else 32 * 288
+    options = {"deterministic": request.param == "deterministic"}
+    layout: Any = "auto" if options["deterministic"] else request.param
+    pool = 32 * 288 if layout == "shared" else 32 * 512
     path = str(stories / "stories260K.gguf")
-    engine = load(abi.Load(PROTOCOL, path, layout=layout, slots=32, context=512, pool_tokens=pool, threads=1))
+    spec = abi.Load(PROTOCOL, path, layout=layout, slots=32, context=512, pool_tokens=pool, threads=1, options=options)
+    engine = load(spec)
     yield engine
     engine.close()
 
@@ -143,3 +148,39 @@ def test_any_history_tells_the_same_story(engine: LlamaEngine, expected: str, tm
         live.append(newest)
     for seq in live:
         assert expected.startswith(teller.text.get(seq, ""))
+
+
+@pytest.mark.parametrize("layout", ["split", "shared"])
+def test_last_bits_stay_small(stories: Path, layout: Any) -> None:
+    """What the engine documents of the logits of a sequence that was replayed, moved to other cells, or has company."""
+    engine = load(abi.Load(PROTOCOL, str(stories / "stories260K.gguf"), layout=layout, slots=8, context=512, threads=1))
+    tokens = engine.tokenize((stories / "stories260K.greedy.txt").read_text(), True)[:200]
+    end = len(tokens) - 1
+
+    def last(*company: int) -> npt.NDArray[np.float32]:
+        chunks = [Chunk(0, end, tokens[end:], True), *(Chunk(slot, 30, [5], True) for slot in company)]
+        logits: npt.NDArray[np.float32] = engine.step(chunks)[0].copy()
+        engine.truncate(0, end)
+        return logits
+
+    def apart(logits: npt.NDArray[np.float32]) -> float:
+        return float(np.abs(logits - expected).max())
+
+    for position in range(end):
+        engine.step([Chunk(0, position, tokens[position : position + 1], False)])
+    expected = last()
+    assert apart(last()) == 0
+    blob = bytes(engine.export(0))
+    engine.free(0)
+    for slot in (1, 2, 3):
+        engine.step([Chunk(slot, 0, tokens[:30], False)])
+    engine.restore(0, blob, end)
+    assert apart(last()) == 0
+    assert apart(last(1, 2, 3)) < 1e-4
+    for slot in (1, 2, 3):
+        engine.free(slot)
+    assert apart(last()) <= (5e-2 if layout == "shared" else 0)
+    engine.free(0)
+    engine.step([Chunk(0, 0, tokens[:end], False)])
+    assert 0 < apart(last()) < 5e-2
+    engine.close()

@@ -80,7 +80,7 @@ def show_so_far(conversation: Conversation) -> None:
     transcript = conversation.catch_up()
     context = conversation.context
     if transcript.turns and context.is_terminal():
-        text = render_transcript(transcript.turns, style_of(context))
+        text = render_transcript(transcript.turns, style_of(context), context.clean)
         context.out.write(text if text.endswith("\n") else text + "\n")
         context.out.flush()
 

@@ -49,7 +49,7 @@ def _watch(context: Context, pid: int, target: int | str) -> int:
         raise _Watched
 
     transcript: Transcript = context.client.call(PROC_TRANSCRIPT, Pid(pid))
-    context.out.write(render_transcript(transcript.turns, style_of(context)))
+    context.out.write(render_transcript(transcript.turns, style_of(context), context.clean))
     context.out.flush()
     try:
         followed = follow_output(context, pid, offset=output_length(transcript), on_interrupt=give_up)
@@ -83,7 +83,7 @@ def _log(context: Context, args: Args) -> int:
                 context.out.write(to_json(transcript))
                 continue
             turns = transcript.turns[-args.turns :] if args.turns else transcript.turns
-            text = render_transcript(turns, style_of(context))
+            text = render_transcript(turns, style_of(context), context.clean)
             context.out.write(text)
             if args.follow:
                 context.out.flush()

@@ -94,7 +94,7 @@ def print_text(context: Context, pid: int, echo: str = "", *, command: str = "ru
 
     def take(item: Output) -> None:
         nonlocal last
-        context.out.write(item.text)
+        context.show(item.text)
         last = item.text[-1:] or last
 
     with ending_with_reader(context, pid):

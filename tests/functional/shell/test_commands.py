@@ -31,6 +31,12 @@ def test_a_first_command_starts_the_daemon(llmos: Any) -> None:
     assert llmos("daemon", "status").returncode == 3
 
 
+def test_a_home_given_by_a_relative_path(llmos: Any, llmos_home: Path, tmp_path: Path) -> None:
+    home = os.path.relpath(llmos_home, tmp_path / "work")
+    assert llmos("-c", "cd /; ps -s", LLMOS_HOME=home).returncode == 0
+    assert json.loads(llmos("status", "--json").stdout)["home"] == str(llmos_home)
+
+
 def test_run_and_what_is_left_of_it(daemon: Any, llmos: Any) -> None:
     done = llmos("run", "-n", "5", "-t", "0", "Once")
     assert (done.returncode, done.stderr) == (0, "")

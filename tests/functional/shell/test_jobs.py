@@ -63,6 +63,15 @@ def test_interrupt_ends_the_program_not_the_shell(shell):
     assert run(shell, "echo $?") == "130"
 
 
+def test_interrupt_ends_a_substitution(shell):
+    shell.sendline("x=$(sh -c 'echo ready >&2; exec sleep 100')")
+    shell.expect("ready\r\n")
+    shell.sendintr()
+    shell.expect(PROMPT)
+    assert "error" not in shell.before
+    assert run(shell, "echo $?") == "130"
+
+
 def test_interrupt_ends_a_loop(shell):
     shell.sendline("while true; do sh -c 'echo round; exec sleep 100'; done")
     shell.expect("round\r\n")
