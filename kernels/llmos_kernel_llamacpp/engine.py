@@ -79,7 +79,7 @@ class LlamaEngine:
         self.piece = self._vocabulary.piece
         self.is_end = self._vocabulary.is_end
         self.info = ModelInfo(
-            fingerprint=loading.fingerprint(spec, plan),
+            fingerprint=loading.fingerprint(model, spec, plan),
             context=plan.context,
             trained_context=trained,
             vocabulary=self._vocabulary.size,

@@ -119,6 +119,7 @@ class _Tracked:
 
     def __init__(self, shell: Shell) -> None:
         self._shell = shell
+        self._outer = shell.context  # of the command that runs this one
         self.pids: list[int] = []
         self.offsets: dict[int, int] = {}
 
@@ -127,8 +128,8 @@ class _Tracked:
         self._shell.session().own(pid)
         if self._shell.member is not None:
             self._shell.member.track(pid)
-        elif self._shell.context is not None:
-            self._shell.context.track(pid)
+        elif self._outer is not None:
+            self._outer.track(pid)
 
     def reach(self, pid: int, offset: int) -> None:
         self.offsets[pid] = offset

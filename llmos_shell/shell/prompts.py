@@ -104,7 +104,8 @@ def is_model(context: Context, word: str, names: Sequence[str] | None = None) ->
 
     if word.endswith(".gguf") and not any(char.isspace() for char in word):
         if not os.path.isfile(word):
-            raise LlmosError(Code.ENOENT, f"{word}: no such file", hint="quote the whole prompt if it is no model")
+            what = "is a folder, not a weights file" if os.path.isdir(word) else "no such file"
+            raise LlmosError(Code.ENOENT, f"{word}: {what}", hint="quote the whole prompt if it is no model")
         return True
     if not word or any(char.isspace() for char in word):
         return False

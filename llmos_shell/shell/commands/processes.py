@@ -62,6 +62,12 @@ def model_name(process: ProcessInfo) -> str:
     return process.model.rpartition("/")[2] or "-"
 
 
+def _model_names(process: ProcessInfo) -> tuple[str, ...]:
+    """What the model may be called: its name, or of a weights file the path, the file, or what `models` shows."""
+    file = model_name(process)
+    return process.model, file, file.removesuffix(".gguf")
+
+
 def state_text(process: ProcessInfo) -> str:
     """The state's letter; of an ended process also why it ended."""
     return f"{process.state} {process.exit.reason}" if process.exit is not None else str(process.state)
@@ -96,7 +102,7 @@ def _ps(context: Context, args: Args) -> int:
         process
         for process in everything
         if (process.pid in wanted if wanted else args.sessions or process.kind is not Kind.SESSION)
-        and (not args.model or process.model == args.model)
+        and (not args.model or args.model in _model_names(process))
     ]
     processes.sort(key=SORT_KEYS[args.sort])
     if args.json:

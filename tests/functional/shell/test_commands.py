@@ -80,6 +80,7 @@ def test_text_listings(daemon: Any, llmos: Any) -> None:
         (["attach", "x"], 2, r"llmos: attach: PID: `x` is not a PID .*"),
         (["run", "-m", "nosuch", "x"], 1, r"llmos: run: .*nosuch.*"),
         (["run", "/no/such.gguf", "x"], 1, r"llmos: run: /no/such.gguf: no such file: .*"),
+        (["-c", "mkdir d.gguf && run d.gguf x"], 1, r"llmos: run: d.gguf: is a folder, not a weights file: .*"),
         (["load", "nosuch"], 1, r"llmos: load: .*nosuch.*"),
         (["sched", "set", "nosuch"], 1, r"llmos: sched: .*nosuch.*"),
         (["help", "pss"], 1, r"llmos: help: pss: .*did you mean `ps`\?"),
@@ -253,6 +254,12 @@ def test_nice_nohup_and_time(daemon: Any, llmos: Any) -> None:
     assert re.search(r"real +\d.*\ndevice .*\ntokens +3 generated", done.stderr)
     (process,) = json.loads(llmos("ps", "-a", "--json").stdout)
     assert process["nice"] == 5
+
+
+def test_time_in_a_script(daemon: Any, llmos: Any) -> None:
+    script = llmos("-c", "time nice -n 5 run -n 3 x")
+    assert script.returncode == 0
+    assert re.search(r"\Areal .*\ndevice .*\ntokens +3 generated, .*\nfirst .*\n\Z", script.stderr), script.stderr
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])

@@ -27,14 +27,13 @@ from llmos_shell.abi.types import (
 
 
 def process(pid: int, ppid: int = 1, name: str = "run x", **fields: Any) -> ProcessInfo:
-    fields.setdefault("kind", Kind.MODEL)
+    fields = {"kind": Kind.MODEL, "model": "tiny", **fields}
     return ProcessInfo(
         pid,
         ppid,
         state=State.RUNNING,
         kv=KvState.RESIDENT,
         name=name,
-        model="tiny",
         nice=0,
         started=0.0,
         session=0,
@@ -169,6 +168,14 @@ def test_ps(fake_daemon: Any, bench: Any) -> None:
     assert bench.out.getvalue().endswith(
         "2 llmos [tiny] r\n└─ 9 run x [tiny] r\n   └─ 3 run x [tiny] r\n"
     )  # fmt: skip
+
+
+def test_ps_takes_weights_by_name_and_by_path(fake_daemon: Any, bench: Any) -> None:
+    fake_daemon.handlers["proc.list"] = lambda args: (process(9), process(10, model="/some/where/big.gguf"))
+    for name in ("big", "big.gguf", "/some/where/big.gguf"):
+        bench.out.truncate(bench.out.seek(0))
+        assert bench.run("ps", "-q", "-m", name) == 0
+        assert bench.out.getvalue() == "10\n"
 
 
 def test_ps_of_pids_says_by_its_status_whether_there_are_any(fake_daemon: Any, bench: Any) -> None:
