@@ -32,9 +32,7 @@ class Llmos:
         sampling = {"temperature": 0.0, "max_tokens": tokens, "ignore_eos": True}
         start = time.perf_counter()
         pids = [
-            self.client.call(
-                sc.PROC_SPAWN, sc.Spawn(model="bench", prompt=prompt, sampling=sampling, private=True)
-            ).pid
+            self.client.call(sc.PROC_SPAWN, sc.Spawn(model="bench", prompt=prompt, sampling=sampling, private=True)).pid
             for prompt in prompts
         ]
         for pid in pids:

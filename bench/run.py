@@ -46,7 +46,11 @@ def main() -> None:
 
 
 def _machine(threads: int) -> str:
-    names = [line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")]
+    names = [
+        line.split(":")[1].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
     return f"{names[0] if names else platform.machine()}, {len(names)} cores, {threads} threads per engine"
 
 

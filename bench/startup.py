@@ -32,4 +32,4 @@ def measure(rounds: int) -> list[str]:
     medians = {name: statistics.median(values) for name, values in times.items()}
     bare = medians["python -c ''"]
     rows = [f"| `{name}` | {1000 * value:.0f} | {value / bare:.1f} |" for name, value in medians.items()]
-    return ["| command | ms | × bare Python |", "|---|---|---|", *rows]
+    return ["| command | ms | over bare Python |", "|---|---|---|", *rows]

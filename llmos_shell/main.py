@@ -100,7 +100,7 @@ def _run_in_shell(name: str, words: list[str]) -> int:
 def _run_script(words: list[str]) -> int:
     if not words:
         return _misused("-c needs a SCRIPT")
-    from llmos_shell.shell.interpreter import Shell
+    from llmos_shell.shell.interpreter.shell import Shell
 
     shell = Shell(name="llmos", args=words[1:])
     shell.run_text(words[0], "-c")
@@ -108,7 +108,7 @@ def _run_script(words: list[str]) -> int:
 
 
 def _run_file(path: str, args: list[str]) -> int:
-    from llmos_shell.shell.interpreter import Shell
+    from llmos_shell.shell.interpreter.shell import Shell
 
     shell = Shell(name=path, args=args)
     shell.run_file(path, args)
@@ -117,7 +117,7 @@ def _run_file(path: str, args: list[str]) -> int:
 
 def _run_stdin(args: Sequence[str] = ()) -> int:
     """A script on standard input."""
-    from llmos_shell.shell.interpreter import Shell
+    from llmos_shell.shell.interpreter.shell import Shell
 
     try:
         text = sys.stdin.buffer.read().decode()
@@ -131,10 +131,10 @@ def _run_stdin(args: Sequence[str] = ()) -> int:
 
 def _run_terminal() -> int:
     if os.environ.get("TERM", "") in ("", "dumb"):
-        from llmos_shell.shell.plain import run_plain
+        from llmos_shell.shell.interactive.plain import run_plain
 
         return run_plain()
-    from llmos_shell.shell.repl import run_repl
+    from llmos_shell.shell.interactive.repl import run_repl
 
     return run_repl()
 

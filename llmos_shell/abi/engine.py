@@ -1,7 +1,7 @@
-"""What an engine must do. The step loop, sampling, images and text decoding are shared and live in `llmos_shell.engine`.
+"""What an engine must do. Step loop, sampling, images and text decoding are shared and live in `llmos_shell.engine`.
 
 An engine is used by one thread. A `slot` is an int in `range(info.slots)`. The engine keeps, per slot, the KV of
-positions 0…n−1; only `step`, `copy`, `truncate`, `restore` and `free` change it. A failed call raises `LlmosError` and
+positions 0…n-1; only `step`, `copy`, `truncate`, `restore` and `free` change it. A failed call raises `LlmosError` and
 leaves every slot as it was, unless it says otherwise.
 """
 
@@ -26,7 +26,7 @@ class Chunk(Struct, frozen=True):
 
     slot: int
     position: int
-    tokens: "Sequence[int]"
+    tokens: Sequence[int]
     logits: bool  # whether the logits after the last token are wanted
 
 
@@ -43,8 +43,8 @@ class Constraint(Protocol):
     def allows(self, token: int) -> bool:
         """Whether this token may come next."""
 
-    def mask(self, logits: "npt.NDArray[np.float32]") -> "npt.NDArray[np.float32]":
-        """A copy of `logits` [vocabulary] with −inf for every token that may not come next."""
+    def mask(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """A copy of `logits` [vocabulary] with -inf for every token that may not come next."""
 
     def accept(self, token: int) -> None:
         """Advance by a token that was chosen."""
@@ -67,17 +67,17 @@ class Engine(Protocol):
     def is_end(self, token: int) -> bool:
         """Whether the token ends a turn."""
 
-    def render(self, messages: "Sequence[Message]", generate: bool) -> str:
-        """The conversation as text, by the model's own chat template; with `generate`, up to where the assistant speaks.
+    def render(self, messages: Sequence[Message], generate: bool) -> str:
+        """The conversation as text by the model's own chat template; with `generate`, up to where the assistant speaks.
 
         Raises EINVAL when the template refuses the messages, ENOSYS when there is none and no fallback fits.
         """
 
-    def step(self, chunks: "Sequence[Chunk]") -> "npt.NDArray[np.float32]":
+    def step(self, chunks: Sequence[Chunk]) -> npt.NDArray[np.float32]:
         """Computes all chunks in one batch (at most `info.max_batch` tokens).
 
-        Returns logits of shape [number of chunks with `logits`, vocabulary], in the order of the chunks, valid until the
-        next call. Raises ENOMEM when the pool has no room (nothing changed), EIO when the engine failed.
+        Returns logits of shape [number of chunks with `logits`, vocabulary], in the order of the chunks, valid until
+        the next call. Raises ENOMEM when the pool has no room (nothing changed), EIO when the engine failed.
         """
 
     def copy(self, source: int, target: int, tokens: int) -> None:

@@ -1,6 +1,7 @@
 """The manifest of a kernel: what the daemon knows of it without importing it.
 
-A package registers `name = module:MANIFEST` in the entry-point group `llmos.kernels`; that module imports nothing heavy.
+A package registers `name = module:MANIFEST` in the entry-point group `llmos.kernels`; that module imports nothing
+heavy.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ from msgspec import Struct
 class Syscall(Struct, frozen=True):
     """One entry of the syscall table.
 
-    `args` is a Struct type; `result` the type of the reply's value, or of each item when `streams`. `capability` is what
-    the caller must hold. The handler is not part of the declaration: the daemon (or a plugin) binds one.
+    `args` is a Struct type; `result` the type of the reply's value, or of each item when `streams`. `capability` is
+    what the caller must hold. The handler is not part of the declaration: the daemon (or a plugin) binds one.
     """
 
     name: str  # family.verb

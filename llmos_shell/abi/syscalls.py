@@ -15,7 +15,6 @@ from llmos_shell.abi.types import (
     ModelStatus,
     ProcessInfo,
     Reason,
-    Sampling,
     Signal,
     State,
     TokenLogprob,
@@ -81,7 +80,7 @@ class Kill(Struct, frozen=True, omit_defaults=True):
 
 
 class Nice(Struct, frozen=True):
-    """Sets the nice value, −20…19."""
+    """Sets the nice value, -20…19."""
 
     pid: int
     nice: int

@@ -3,8 +3,8 @@
 The worker handles messages strictly in order, between two steps. So the daemon may send `Export`, `Free`, `Open` and
 `Run` back to back, without waiting for answers: the image is written before the cells are reused.
 
-A `seq` is a handle chosen by the daemon, never used twice in a worker's life; the worker maps it to an engine slot. Late
-messages about a freed handle are simply ignored by the daemon. All positions and counts are tokens.
+A `seq` is a handle chosen by the daemon, never used twice in a worker's life; the worker maps it to an engine slot.
+Late messages about a freed handle are simply ignored by the daemon. All positions and counts are tokens.
 """
 
 from __future__ import annotations
@@ -90,7 +90,10 @@ class Feed(Struct, frozen=True, tag="feed"):
 
 
 class Grant(Struct, frozen=True, array_like=True):
-    """Leave for a sequence to run until its context has `limit` tokens; at the limit it pauses and `Pressure` is sent."""
+    """Leave for a sequence to run until its context, the token just sampled included, has `limit` tokens.
+
+    At the limit it pauses, and `Step.pressure` names it, once per value of the limit.
+    """
 
     seq: int
     limit: int

@@ -280,9 +280,7 @@ class If(Node):
     __slots__ = ("branches", "otherwise")
     fields = ("branches", "otherwise")
 
-    def __init__(
-        self, branches: list[tuple[Sequence, Sequence]], otherwise: Sequence | None, offset: int = 0
-    ) -> None:
+    def __init__(self, branches: list[tuple[Sequence, Sequence]], otherwise: Sequence | None, offset: int = 0) -> None:
         self.branches = branches
         self.otherwise = otherwise
         self.offset = offset
@@ -352,17 +350,5 @@ class Function(Node):
 
 
 Command = (
-    Simple
-    | Ask
-    | Background
-    | AndOr
-    | Pipeline
-    | Redirected
-    | Group
-    | Subshell
-    | If
-    | While
-    | For
-    | Case
-    | Function
+    Simple | Ask | Background | AndOr | Pipeline | Redirected | Group | Subshell | If | While | For | Case | Function
 )

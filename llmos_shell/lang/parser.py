@@ -41,8 +41,25 @@ from llmos_shell.lang.errors import Source
 from llmos_shell.lang.lexer import EOF, IO_NUMBER, NEWLINE, OPERATOR, WORD, Lexer
 
 RESERVED = frozenset(
-    ("!", "{", "}", "if", "then", "elif", "else", "fi", "while", "until", "do", "done", "for", "in", "case", "esac",
-     "function")
+    (
+        "!",
+        "{",
+        "}",
+        "if",
+        "then",
+        "elif",
+        "else",
+        "fi",
+        "while",
+        "until",
+        "do",
+        "done",
+        "for",
+        "in",
+        "case",
+        "esac",
+        "function",
+    )
 )
 """Words that are no command names (`in` only after `for` and `case`)."""
 

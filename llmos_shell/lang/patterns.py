@@ -52,9 +52,7 @@ def trim(operator: str, value: str, pattern: str) -> str:
     return value if match is None else match.group(1)
 
 
-def expand_pathnames(
-    pattern: str, listdir: Callable[[str], Iterable[str]], exists: Callable[[str], bool]
-) -> list[str]:
+def expand_pathnames(pattern: str, listdir: Callable[[str], Iterable[str]], exists: Callable[[str], bool]) -> list[str]:
     """The existing paths that match, sorted. `listdir` gives no names for what is no folder."""
     found = ["/"] if pattern.startswith("/") else [""]
     segments = pattern.split("/")

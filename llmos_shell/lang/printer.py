@@ -132,9 +132,7 @@ class _Printer:
         return f"{self._take_bodies()}\n{indent}" if self._bodies else " "
 
     def _simple(self, node: Simple, indent: str) -> str:
-        pieces = [
-            f"{item.name}{'+=' if item.append else '='}{self.word(item.value)}" for item in node.assignments
-        ]
+        pieces = [f"{item.name}{'+=' if item.append else '='}{self.word(item.value)}" for item in node.assignments]
         words = [self.word(word) for word in node.words]
         redirects = [self._redirect(redirect) for redirect in node.redirects]
         if words and not pieces and words[0] in RESERVED:

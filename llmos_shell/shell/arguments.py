@@ -237,4 +237,3 @@ def _unknown(command: Command, flag: str, options: dict[str, Option]) -> UsageEr
     close = get_close_matches(flag, options, 1) if flag.startswith("--") else []
     mend = f"did you mean {close[0]}?" if close else f"try `{command.name} --help`"
     return UsageError(f"unknown option {flag}: {mend}")
-

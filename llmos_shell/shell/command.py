@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _SHOWN_CONTROLS = {
     **{code: 0x2400 + code for code in range(0x20) if chr(code) not in "\n\t"},
     0x7F: 0x2421,
-    **{code: 0xFFFD for code in range(0x80, 0xA0)},
+    **dict.fromkeys(range(128, 160), 65533),
 }
 """Control pictures (␛ for ESC and so on) for the control characters that a terminal would act on."""
 
@@ -100,7 +100,7 @@ class ShellLike(Protocol):
         """Runs a command given as words (for `time`, `nice`, `nohup`), in the given context."""
 
     def jobs(self) -> Any:
-        """The job table (`llmos_shell.shell.jobs.Jobs`)."""
+        """The job table (`llmos_shell.shell.interpreter.jobs.Jobs`)."""
 
 
 class Context:

@@ -200,7 +200,7 @@ def read_lines(context: Context) -> Iterator[str]:
 
 def _edited_lines(context: Context) -> Iterator[str]:
     """Lines typed on a terminal. Ctrl-C clears the line, Ctrl-D ends, Alt-Enter begins another line."""
-    from llmos_shell.shell.lineedit import make_reader
+    from llmos_shell.shell.interactive.lineedit import make_reader
 
     read = make_reader(context)
     while True:

@@ -23,7 +23,7 @@ def render() -> str:
     from llmos_shell.shell import commands
     from llmos_shell.shell.commands.session import FAMILIES
     from llmos_shell.shell.helptext import render_markdown
-    from llmos_shell.shell.language_help import render_language_markdown
+    from llmos_shell.shell.interpreter.language_help import render_language_markdown
 
     found = [command for command in map(commands.find, commands.names()) if command is not None]
     parts = [_HEAD]

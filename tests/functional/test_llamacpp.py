@@ -48,7 +48,7 @@ def test_32_at_once_say_what_they_say_alone(client: Client) -> None:
     pids = [spawn(client, prompt, **GREEDY) for prompt in prompts(32)]
     assert len(client.call(SYS_STATUS, Nothing()).workers) == 1
     assert [wait(client, pid).code for pid in pids] == [0] * 32
-    assert [text_of(client, pid) for pid in pids] == [text for text in alone]
+    assert [text_of(client, pid) for pid in pids] == alone
 
 
 def test_a_killed_worker_costs_nobody_a_token(client: Client) -> None:

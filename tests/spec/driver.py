@@ -8,7 +8,8 @@ import os
 import signal
 import sys
 
-from llmos_shell.shell import builtins_info, builtins_test, builtins_text, commands, interpreter, pipelines  # noqa: F401
+from llmos_shell.shell import commands  # noqa: F401
+from llmos_shell.shell.interpreter import builtins_info, builtins_test, builtins_text, pipelines, shell  # noqa: F401
 
 LIMIT_SECONDS = 30
 

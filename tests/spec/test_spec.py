@@ -1,11 +1,11 @@
 """The language's executable specification: every case of `*.test` beside this file.
 
-    #### what the case shows
-    the script
-    ## status: 1             (0 when left out)
-    ## stdout: one line      or  ## STDOUT: … ## END  (nothing when left out)
-    ## stderr-has: text      (a part of stderr; only ours, not dash's)
-    ## llmos only            the script is no plain sh; otherwise dash, if installed, must agree
+#### what the case shows
+the script
+## status: 1             (0 when left out)
+## stdout: one line      or  ## STDOUT: … ## END  (nothing when left out)
+## stderr-has: text      (a part of stderr; only ours, not dash's)
+## llmos only            the script is no plain sh; otherwise dash, if installed, must agree
 """
 
 import json

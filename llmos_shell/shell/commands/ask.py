@@ -65,7 +65,7 @@ def _question_mark(context: Context, args: Args) -> int:
 def consult(context: Context, question: str, model: str, names: Sequence[str], *, as_json: bool) -> int:
     """Puts a question to the assistant. In a REPL a command line goes to the edit buffer, else it is printed."""
     from llmos_shell.shell import assistant
-    from llmos_shell.shell.proposals import propose
+    from llmos_shell.shell.interactive.proposals import propose
 
     prepared = assistant.prepare(question, names)
     sampling = {"temperature": 0.0, "max_tokens": assistant.MAX_TOKENS, "grammar": prepared.grammar}

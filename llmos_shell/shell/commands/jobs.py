@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.syscalls import PROC_DETACH, Pid
-from llmos_shell.shell import bridge
 from llmos_shell.shell.command import Args, Command, Context, Operand, Option
-from llmos_shell.shell.control import StopRequested
-from llmos_shell.shell.jobs import Job, Jobs, ModelMember, ThreadMember
-from llmos_shell.shell.pipelines import continue_in_foreground, suspend, wait_foreground
+from llmos_shell.shell.interpreter import bridge
+from llmos_shell.shell.interpreter.control import StopRequested
+from llmos_shell.shell.interpreter.jobs import Job, Jobs, ModelMember, ThreadMember
+from llmos_shell.shell.interpreter.pipelines import continue_in_foreground, suspend, wait_foreground
 
 if TYPE_CHECKING:
-    from llmos_shell.shell.interpreter import Shell
+    from llmos_shell.shell.interpreter.shell import Shell
 
 _SPEC = "`%1`, `%%` (the current one), `%-`, `%name` or a PID"
 
 
 def _shell(context: Context) -> Shell:
     """The interpreter's shell; only these commands know it."""
-    from llmos_shell.shell.interpreter import Shell
+    from llmos_shell.shell.interpreter.shell import Shell
 
     shell = context.shell
     if not isinstance(shell, Shell):

@@ -209,9 +209,7 @@ COMMANDS = (
             Option(("--private",), "share no memory with processes that have the same prompt"),
             *LIMIT_OPTIONS,
         ),
-        operands=(
-            Operand("PROMPT", "words of the prompt; the first may be a model", required=False, many=True),
-        ),
+        operands=(Operand("PROMPT", "words of the prompt; the first may be a model", required=False, many=True),),
         description=(
             "The prompt is completed as it stands, and printed before its continuation; with --chat it is a message to "
             "the model, and only the answer is printed. Without PROMPT it is read from standard input; with both, the "

@@ -27,7 +27,7 @@ def _page(name: str) -> str:
     """Help on one word. Raises ENOENT when it is no command."""
     from llmos_shell.shell import commands
     from llmos_shell.shell.helptext import render_help
-    from llmos_shell.shell.language_help import LANGUAGE, render_language_help
+    from llmos_shell.shell.interpreter.language_help import LANGUAGE, render_language_help
 
     command = commands.find(name)
     if command is not None:
@@ -48,7 +48,7 @@ def overview() -> str:
     from textwrap import fill
 
     from llmos_shell.shell import commands
-    from llmos_shell.shell.language_help import LANGUAGE
+    from llmos_shell.shell.interpreter.language_help import LANGUAGE
 
     found = [command for command in map(commands.find, commands.names()) if command is not None]
     lines = ["`help COMMAND` or `COMMAND --help` says more; `? how do I …` asks the assistant.", ""]
@@ -61,7 +61,7 @@ def overview() -> str:
 
 
 def _history(context: Context, args: Args) -> int:
-    from llmos_shell.shell.history import clear_history, read_history
+    from llmos_shell.shell.interactive.history import clear_history, read_history
 
     path = paths.history_path()
     if args["clear"]:

@@ -10,7 +10,6 @@ import pytest
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.syscalls import (
     PROC_FOLLOW,
-    PROC_FOLLOW,
     PROC_FORK,
     PROC_LIST,
     PROC_SPAWN,

@@ -114,6 +114,7 @@ def test_stop_and_continue_in_the_background(shell):
 
 def wait_until_foreground(shell, name):
     """Waits until a program of that name has the terminal."""
+
     def in_foreground():
         group = os.tcgetpgrp(shell.child_fd)
         try:

@@ -66,7 +66,7 @@ def test_background_gives_its_pid(shell, client):
 
 
 def test_scripts_wait_for_model_processes(shell, tmp_path):
-    (tmp_path / "script").write_text('run -n 3 a > a & p=$!\nrun -n 3 b > b &\nwait $p; echo $?; wait; cat a b\n')
+    (tmp_path / "script").write_text("run -n 3 a > a & p=$!\nrun -n 3 b > b &\nwait $p; echo $?; wait; cat a b\n")
     output = run(shell, f"{sys.executable} -P -m llmos_shell ./script; echo")
     assert re.match(r"0\na.*b", output, re.DOTALL)
 

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmos_shell.abi.types import Kind, KvState, ModelEntry, ModelStatus, ProcessInfo, State
-from llmos_shell.shell.completion import complete
-from llmos_shell.shell.cursor import find_place, quote_word
-from llmos_shell.shell.highlight import spans
+from llmos_shell.shell.interactive.completion import complete
+from llmos_shell.shell.interactive.cursor import find_place, quote_word
+from llmos_shell.shell.interactive.highlight import spans
 
 
 class World:

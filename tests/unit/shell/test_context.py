@@ -19,7 +19,9 @@ def shown(out: io.StringIO, text: str) -> str:
 
 
 def test_a_terminal_never_obeys_a_model() -> None:
-    assert shown(_Terminal(), "a\x1b]0;owned\x07\x1b[2Jb\r\x9b5n\x7f\n\tc é 字") == "a␛]0;owned␇␛[2Jb␍\ufffd5n␡\n\tc é 字"
+    assert (
+        shown(_Terminal(), "a\x1b]0;owned\x07\x1b[2Jb\r\x9b5n\x7f\n\tc é 字") == "a␛]0;owned␇␛[2Jb␍\ufffd5n␡\n\tc é 字"
+    )
 
 
 def test_elsewhere_text_is_left_as_it_is() -> None:

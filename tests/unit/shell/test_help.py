@@ -34,9 +34,9 @@ def test_every_example_parses() -> None:
 
 def test_every_word_of_the_language_has_help() -> None:
     from llmos_shell.shell.assistant_forms import HELP_TOPICS
-    from llmos_shell.shell.builtins import BUILTINS
     from llmos_shell.shell.commands.session import overview
-    from llmos_shell.shell.language_help import LANGUAGE
+    from llmos_shell.shell.interpreter.builtins import BUILTINS
+    from llmos_shell.shell.interpreter.language_help import LANGUAGE
 
     assert set(BUILTINS) <= {*LANGUAGE, *commands.names()}
     assert set(HELP_TOPICS) <= {*LANGUAGE, *commands.names(), "ls", "cat"}

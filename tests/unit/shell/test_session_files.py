@@ -9,11 +9,11 @@ import pytest
 
 from llmos_shell.abi.syscalls import MemoryInfo, PoolInfo, SystemStatus, Transcript
 from llmos_shell.abi.types import Reason, Turn
-from llmos_shell.shell.history import clear_history, read_history
-from llmos_shell.shell.live import describe
-from llmos_shell.shell.proposals import propose, take_proposal
+from llmos_shell.shell.interactive.history import clear_history, read_history
+from llmos_shell.shell.interactive.live import describe
+from llmos_shell.shell.interactive.proposals import propose, take_proposal
+from llmos_shell.shell.interactive.startup import prompt_text
 from llmos_shell.shell.slash import parse_setting
-from llmos_shell.shell.startup import prompt_text
 from llmos_shell.shell.transcripts import output_length, render_transcript
 
 

@@ -13,7 +13,7 @@ from typing import Protocol
 from llmos_shell.abi.types import ModelStatus, ProcessInfo, Signal
 from llmos_shell.shell import commands
 from llmos_shell.shell.command import Command, Option
-from llmos_shell.shell.cursor import Place, find_place, quote_word
+from llmos_shell.shell.interactive.cursor import Place, find_place, quote_word
 
 MAX_FILES = 1000
 """Files of one folder that are offered."""

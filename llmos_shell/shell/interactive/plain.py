@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import sys
 
-from llmos_shell.shell.interpreter import Shell
-from llmos_shell.shell.proposals import take_proposal
-from llmos_shell.shell.startup import present_folder, prompt_text, run_startup_file
+from llmos_shell.shell.interactive.proposals import take_proposal
+from llmos_shell.shell.interactive.startup import present_folder, prompt_text, run_startup_file
+from llmos_shell.shell.interpreter.shell import Shell
 
 
 def run_plain() -> int:

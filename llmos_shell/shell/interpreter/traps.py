@@ -7,10 +7,10 @@ import threading
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from llmos_shell.shell.builtins import quoted, usage, write
+from llmos_shell.shell.interpreter.builtins import quoted, usage, write
 
 if TYPE_CHECKING:
-    from llmos_shell.shell.interpreter import Shell
+    from llmos_shell.shell.interpreter.shell import Shell
 
 
 def run_trap(shell: Shell, words: list[str]) -> int:

@@ -8,7 +8,7 @@ import signal
 import sys
 from types import FrameType
 
-from llmos_shell.shell.control import StopRequested
+from llmos_shell.shell.interpreter.control import StopRequested
 
 IGNORED = (signal.SIGTTOU, signal.SIGTTIN, signal.SIGQUIT, signal.SIGTERM)
 """What an interactive shell ignores and the programs it starts do not. (SIGTSTP is caught.)"""

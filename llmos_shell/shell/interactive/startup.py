@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from llmos_shell import paths
 
 if TYPE_CHECKING:
-    from llmos_shell.shell.interpreter import Shell
+    from llmos_shell.shell.interpreter.shell import Shell
 
 
 def run_startup_file(shell: Shell) -> None:

@@ -8,10 +8,10 @@ import stat
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from llmos_shell.shell.builtins import usage
+from llmos_shell.shell.interpreter.builtins import usage
 
 if TYPE_CHECKING:
-    from llmos_shell.shell.interpreter import Shell
+    from llmos_shell.shell.interpreter.shell import Shell
 
 
 class _Wrong(Exception):

@@ -9,7 +9,7 @@ import signal
 import stat
 from collections.abc import Mapping, Sequence
 
-from llmos_shell.shell.redirect import Files
+from llmos_shell.shell.interpreter.redirect import Files
 
 _HIGH = 64
 """Descriptors that would be overwritten while others are put in place are first moved to here or above."""

@@ -15,14 +15,14 @@ from llmos_shell.abi.syscalls import PROC_INFO, PROC_KILL, PROC_WAIT, Kill, Pid,
 from llmos_shell.abi.types import ProcessInfo, Signal, State
 from llmos_shell.shell import commands
 from llmos_shell.shell.command import Command, Context
-from llmos_shell.shell.control import StopRequested
-from llmos_shell.shell.execution import LOST_READER
-from llmos_shell.shell.jobs import Job, Member, ModelMember, ThreadMember
-from llmos_shell.shell.pipelines import STOPPED, suspend
+from llmos_shell.shell.interpreter.control import StopRequested
+from llmos_shell.shell.interpreter.execution import LOST_READER
+from llmos_shell.shell.interpreter.jobs import Job, Member, ModelMember, ThreadMember
+from llmos_shell.shell.interpreter.pipelines import STOPPED, suspend
 
 if TYPE_CHECKING:
-    from llmos_shell.shell.interpreter import Shell
-    from llmos_shell.shell.redirect import Files
+    from llmos_shell.shell.interpreter.redirect import Files
+    from llmos_shell.shell.interpreter.shell import Shell
 
 
 class Streams:
@@ -199,8 +199,11 @@ def refresh(shell: Shell, job: Job) -> None:
     for member in job.members:
         if member.status is not None or not isinstance(member, ModelMember | ThreadMember):
             continue
-        infos = [info for pid in ([member.pid] if isinstance(member, ModelMember) else member.pids)
-                 if (info := model_info(shell, pid)) is not None]
+        infos = [
+            info
+            for pid in ([member.pid] if isinstance(member, ModelMember) else member.pids)
+            if (info := model_info(shell, pid)) is not None
+        ]
         if isinstance(member, ModelMember) and (not infos or infos[0].exit is not None):
             exit = infos[0].exit if infos else None
             member.status = exit.code if exit is not None else 127

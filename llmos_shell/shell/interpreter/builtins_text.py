@@ -7,12 +7,12 @@ import re
 from typing import TYPE_CHECKING
 
 from llmos_shell.lang.expansion import DEFAULT_IFS
-from llmos_shell.shell.builtins import usage, write
-from llmos_shell.shell.redirect import write_all
-from llmos_shell.shell.variables import VALID_NAME
+from llmos_shell.shell.interpreter.builtins import usage, write
+from llmos_shell.shell.interpreter.redirect import write_all
+from llmos_shell.shell.interpreter.variables import VALID_NAME
 
 if TYPE_CHECKING:
-    from llmos_shell.shell.interpreter import Shell
+    from llmos_shell.shell.interpreter.shell import Shell
 
 _ESCAPE = re.compile(rb"\\(?:([abefnrtv\\])|0([0-7]{0,3})|([1-7][0-7]{0,2})|x([0-9a-fA-F]{1,2})|(c))")
 _ESCAPED = {97: 7, 98: 8, 101: 27, 102: 12, 110: 10, 114: 13, 116: 9, 118: 11, 92: 92}
@@ -148,7 +148,7 @@ class _Formatter:
             number = self._integer(argument)
             if kind in "ouxX":
                 number &= 0xFFFFFFFFFFFFFFFF
-            return (spec + ("d" if kind in "iu" else kind)) .__mod__(number).encode()
+            return (spec + ("d" if kind in "iu" else kind)).__mod__(number).encode()
         return (spec + kind).__mod__(self._float(argument)).encode()
 
     def _size(self, text: bytes | None) -> int | None:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from llmos_shell.lang.parser import RESERVED
 from llmos_shell.lang.printer import program_text
-from llmos_shell.shell.builtins import BUILTINS, is_command, quoted, usage, write
-from llmos_shell.shell.execution import DEFAULT_PATH
-from llmos_shell.shell.hostproc import StartError, find_program, forget_programs
+from llmos_shell.shell.interpreter.builtins import BUILTINS, is_command, quoted, usage, write
+from llmos_shell.shell.interpreter.execution import DEFAULT_PATH
+from llmos_shell.shell.interpreter.hostproc import StartError, find_program, forget_programs
 
 if TYPE_CHECKING:
-    from llmos_shell.shell.interpreter import Shell
+    from llmos_shell.shell.interpreter.shell import Shell
 
 
 def alias(shell: Shell, words: list[str]) -> int:
@@ -58,7 +58,7 @@ def command(shell: Shell, words: list[str]) -> int:
     if say:
         return _say_which(shell, arguments)
     if host:
-        from llmos_shell.shell.pipelines import run_host
+        from llmos_shell.shell.interpreter.pipelines import run_host
 
         try:
             program = find_program(arguments[0], DEFAULT_PATH)

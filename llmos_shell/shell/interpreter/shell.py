@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING
 from llmos_shell.lang import ast
 from llmos_shell.lang.errors import ExpansionError, ShellSyntaxError, Source
 from llmos_shell.lang.parser import Parser, parse
-from llmos_shell.shell.control import ExitShell, LeaveLoop, ReturnFromFunction, StopRequested
-from llmos_shell.shell.execution import RECURSION_LIMIT, Executor
-from llmos_shell.shell.folders import Restore
-from llmos_shell.shell.jobs import Job, Jobs
-from llmos_shell.shell.terminal import IGNORED, Terminal, flush_streams, inherited_defaults
+from llmos_shell.shell.interpreter.control import ExitShell, LeaveLoop, ReturnFromFunction, StopRequested
+from llmos_shell.shell.interpreter.execution import RECURSION_LIMIT, Executor
+from llmos_shell.shell.interpreter.folders import Restore
+from llmos_shell.shell.interpreter.jobs import Job, Jobs
+from llmos_shell.shell.interpreter.terminal import IGNORED, Terminal, flush_streams, inherited_defaults
 
 if TYPE_CHECKING:
     from llmos_shell.ipc.client import Client
@@ -304,7 +304,7 @@ class Shell(Executor):
 
     def command_names(self) -> list[str]:
         """All words that can be run except the host's programs: functions, aliases, built-ins (for completion)."""
-        from llmos_shell.shell.builtins import all_names
+        from llmos_shell.shell.interpreter.builtins import all_names
 
         return sorted({*self.functions, *self.aliases, *all_names()})
 
@@ -318,14 +318,14 @@ class Shell(Executor):
         """Runs a command of `commands/` with this shell's files."""
         with self.uninterrupted():
             from llmos_shell.shell import commands
-            from llmos_shell.shell.bridge import run_llmos
+            from llmos_shell.shell.interpreter.bridge import run_llmos
 
             commands.find(words[0])
         return run_llmos(self, words)
 
     def signal_model(self, pid: int, name: str) -> None:
         """Sends a signal to a model process; one that has ended is no error."""
-        from llmos_shell.shell.bridge import signal_model
+        from llmos_shell.shell.interpreter.bridge import signal_model
 
         signal_model(self, pid, name)
 
@@ -345,4 +345,3 @@ def _names_here(path: str) -> bool:
         return path.startswith("/") and os.path.samestat(os.stat(path), os.stat("."))
     except (OSError, ValueError):
         return False
-

@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING
 
 from llmos_shell.lang import ast
 from llmos_shell.lang.errors import ExpansionError
-from llmos_shell.shell import folders
-from llmos_shell.shell.control import ExitShell, StopRequested
-from llmos_shell.shell.hostproc import StartError, describe_signal, exit_status
-from llmos_shell.shell.jobs import HostMember, Job, Member, ThreadMember
-from llmos_shell.shell.redirect import RedirectError, Redirection
+from llmos_shell.shell.interpreter import folders
+from llmos_shell.shell.interpreter.control import ExitShell, StopRequested
+from llmos_shell.shell.interpreter.hostproc import StartError, describe_signal, exit_status
+from llmos_shell.shell.interpreter.jobs import HostMember, Job, Member, ThreadMember
+from llmos_shell.shell.interpreter.redirect import RedirectError, Redirection
 
 if TYPE_CHECKING:
-    from llmos_shell.shell.interpreter import Shell
-    from llmos_shell.shell.redirect import Files
+    from llmos_shell.shell.interpreter.redirect import Files
+    from llmos_shell.shell.interpreter.shell import Shell
 
 STOPPED = 148
 """Exit status of what Ctrl-Z stopped: 128 + SIGTSTP."""
@@ -98,9 +98,7 @@ def _run_nested(shell: Shell, job: Job, words: list[str], assignments: dict[str,
     return exit_status(wait_status)
 
 
-def _start_in_group(
-    shell: Shell, job: Job, words: list[str], assignments: dict[str, str] | None, files: Files
-) -> int:
+def _start_in_group(shell: Shell, job: Job, words: list[str], assignments: dict[str, str] | None, files: Files) -> int:
     """Starts a program in the job's process group, which it leads if it is the first or the others have ended."""
     if job.group is None:
         return shell.start_host(words, assignments, files, None)

@@ -11,13 +11,13 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from llmos_shell.shell.control import ExitShell, LeaveLoop, ReturnFromFunction
-from llmos_shell.shell.options import LETTERS, NAMES
-from llmos_shell.shell.redirect import write_all
-from llmos_shell.shell.variables import VALID_NAME
+from llmos_shell.shell.interpreter.control import ExitShell, LeaveLoop, ReturnFromFunction
+from llmos_shell.shell.interpreter.options import LETTERS, NAMES
+from llmos_shell.shell.interpreter.redirect import write_all
+from llmos_shell.shell.interpreter.variables import VALID_NAME
 
 if TYPE_CHECKING:
-    from llmos_shell.shell.interpreter import Shell
+    from llmos_shell.shell.interpreter.shell import Shell
 
 Builtin = Callable[["Shell", list[str]], int]
 
@@ -138,7 +138,7 @@ def _on_path(shell: Shell, name: str) -> str:
 def _exec(shell: Shell, words: list[str]) -> int:
     if len(words) < 2:
         return 0
-    from llmos_shell.shell.hostproc import StartError, find_program, replace_process
+    from llmos_shell.shell.interpreter.hostproc import StartError, find_program, replace_process
 
     arguments = words[1:]
     if shell.depth or shell.member is not None or shell.is_in_process(arguments[0]):
@@ -325,7 +325,7 @@ def _umask(shell: Shell, words: list[str]) -> int:
 
 
 def _trap(shell: Shell, words: list[str]) -> int:
-    from llmos_shell.shell.traps import run_trap
+    from llmos_shell.shell.interpreter.traps import run_trap
 
     return run_trap(shell, words)
 
@@ -344,8 +344,22 @@ def _elsewhere(name: str, module: str) -> Builtin:
 
 
 SPECIAL = frozenset(
-    (":", ".", "break", "continue", "eval", "exec", "exit", "export", "readonly", "return", "set", "shift", "trap",
-     "unset")
+    (
+        ":",
+        ".",
+        "break",
+        "continue",
+        "eval",
+        "exec",
+        "exit",
+        "export",
+        "readonly",
+        "return",
+        "set",
+        "shift",
+        "trap",
+        "unset",
+    )
 )
 """Found before functions; assignments before them stay."""
 
@@ -400,4 +414,3 @@ def all_names() -> set[str]:
     from llmos_shell.shell import commands
 
     return {*BUILTINS, *commands.names()}
-

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 
 from llmos_shell.lang.ast import Command
 from llmos_shell.lang.printer import one_line
-from llmos_shell.shell.hostproc import describe_signal, exit_status
+from llmos_shell.shell.interpreter.hostproc import describe_signal, exit_status
 
 ModelSignaller = Callable[[int, str], None]
 """Sends a signal, by name without SIG, to a model process."""

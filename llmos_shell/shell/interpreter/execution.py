@@ -19,17 +19,17 @@ from llmos_shell.lang.errors import ExpansionError, ShellSyntaxError, Source
 from llmos_shell.lang.expansion import Expander
 from llmos_shell.lang.parser import mark_assignment_tildes
 from llmos_shell.lang.patterns import matches
-from llmos_shell.shell import folders
-from llmos_shell.shell.control import ExitShell, LeaveLoop, ReturnFromFunction, StopRequested
-from llmos_shell.shell.hostproc import StartError, find_program, start
-from llmos_shell.shell.options import Options
-from llmos_shell.shell.redirect import Files, RedirectError, Redirection, write_all
-from llmos_shell.shell.variables import Variables
+from llmos_shell.shell.interpreter import folders
+from llmos_shell.shell.interpreter.control import ExitShell, LeaveLoop, ReturnFromFunction, StopRequested
+from llmos_shell.shell.interpreter.hostproc import StartError, find_program, start
+from llmos_shell.shell.interpreter.options import Options
+from llmos_shell.shell.interpreter.redirect import Files, RedirectError, Redirection, write_all
+from llmos_shell.shell.interpreter.variables import Variables
 
 if TYPE_CHECKING:
-    from llmos_shell.shell.builtins import Builtin
-    from llmos_shell.shell.interpreter import Shell
-    from llmos_shell.shell.jobs import Job, ThreadMember
+    from llmos_shell.shell.interpreter.builtins import Builtin
+    from llmos_shell.shell.interpreter.jobs import Job, ThreadMember
+    from llmos_shell.shell.interpreter.shell import Shell
 
 MAX_CALLS = 500
 """How deep functions, `eval` and `.` may nest."""
@@ -159,7 +159,7 @@ class Executor:
 
     def substitute(self, body: ast.Sequence) -> str:
         """A command substitution."""
-        from llmos_shell.shell.pipelines import capture
+        from llmos_shell.shell.interpreter.pipelines import capture
 
         output, self._substituted = capture(self.shell, body)
         return output
@@ -204,7 +204,7 @@ class Executor:
         return status
 
     def _pipeline(self, node: ast.Pipeline) -> int:
-        from llmos_shell.shell.pipelines import run_pipeline
+        from llmos_shell.shell.interpreter.pipelines import run_pipeline
 
         if node.negated:
             command = node.commands[0] if len(node.commands) == 1 else ast.Pipeline(node.commands)
@@ -212,7 +212,7 @@ class Executor:
         return self._checked(run_pipeline(self.shell, node))
 
     def _background(self, node: ast.Background) -> int:
-        from llmos_shell.shell.pipelines import run_background
+        from llmos_shell.shell.interpreter.pipelines import run_background
 
         return run_background(self.shell, node.body)
 
@@ -383,7 +383,7 @@ class Executor:
 
     def run_command(self, words: list[str], assignments: dict[str, str] | None = None) -> int:
         """Runs a command given as words, wherever it is found."""
-        from llmos_shell.shell.builtins import BUILTINS, SPECIAL
+        from llmos_shell.shell.interpreter.builtins import BUILTINS, SPECIAL
 
         name = words[0]
         builtin = BUILTINS.get(name)
@@ -410,13 +410,13 @@ class Executor:
         if "/" in name:
             return False
         with self.shell.uninterrupted():
-            from llmos_shell.shell.builtins import is_command
+            from llmos_shell.shell.interpreter.builtins import is_command
 
             return is_command(name)
 
     def is_in_process(self, name: str) -> bool:
         """Whether a command runs in this process."""
-        from llmos_shell.shell.builtins import BUILTINS
+        from llmos_shell.shell.interpreter.builtins import BUILTINS
 
         return name in self.functions or name in BUILTINS or self._is_command(name)
 
@@ -461,7 +461,7 @@ class Executor:
         self._calls -= 1
 
     def _run_host(self, words: list[str], assignments: dict[str, str] | None) -> int:
-        from llmos_shell.shell.pipelines import run_host
+        from llmos_shell.shell.interpreter.pipelines import run_host
 
         context = self.shell.context
         if context is not None:

@@ -21,12 +21,12 @@ from prompt_toolkit.styles import Style
 
 from llmos_shell import __version__, paths
 from llmos_shell.abi.types import ModelStatus, ProcessInfo
-from llmos_shell.shell.completion import complete
-from llmos_shell.shell.highlight import spans
-from llmos_shell.shell.interpreter import Shell
-from llmos_shell.shell.live import Live
-from llmos_shell.shell.proposals import take_proposal
-from llmos_shell.shell.startup import present_folder, prompt_text, run_startup_file
+from llmos_shell.shell.interactive.completion import complete
+from llmos_shell.shell.interactive.highlight import spans
+from llmos_shell.shell.interactive.live import Live
+from llmos_shell.shell.interactive.proposals import take_proposal
+from llmos_shell.shell.interactive.startup import present_folder, prompt_text, run_startup_file
+from llmos_shell.shell.interpreter.shell import Shell
 
 _STYLE = Style.from_dict(
     {
@@ -214,9 +214,7 @@ class ReplCompleter(Completer):
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
         """Candidates for the word before the cursor."""
         for candidate in complete(document.text_before_cursor, self._world):
-            yield Completion(
-                candidate.text, -candidate.typed, display=candidate.display, display_meta=candidate.about
-            )
+            yield Completion(candidate.text, -candidate.typed, display=candidate.display, display_meta=candidate.about)
 
 
 class ReplLexer(Lexer):
@@ -245,4 +243,3 @@ def _fragments(text: str, coloured: Sequence[tuple[int, int, str]]) -> list[Styl
         else:
             lines[-1].append((style, char))
     return lines
-

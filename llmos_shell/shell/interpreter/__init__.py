@@ -1,0 +1,1 @@
+"""Executes the shell language with real files, pipes and processes: `shell.Shell` is its front door."""
