@@ -51,7 +51,7 @@ def _machine(threads: int) -> str:
         for line in Path("/proc/cpuinfo").read_text().splitlines()
         if line.startswith("model name")
     ]
-    return f"{names[0] if names else platform.machine()}, {len(names)} cores, {threads} threads per engine"
+    return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores, {threads} threads per engine"
 
 
 if __name__ == "__main__":

@@ -25,9 +25,9 @@ def run(script: str, folder: str) -> tuple[int, str, str]:
             fd = os.open(path, flags, 0o600)
             os.dup2(fd, number)
             os.close(fd)
-        shell = interpreter.Shell(name="sh")
-        shell.run_text(script, "-c")
-        os._exit(shell.close())
+        sh = shell.Shell(name="sh")
+        sh.run_text(script, "-c")
+        os._exit(sh.close())
     _, status = os.waitpid(pid, 0)
     with open(out, errors="surrogateescape") as o, open(err, errors="surrogateescape") as e:
         return os.waitstatus_to_exitcode(status), o.read(), e.read()

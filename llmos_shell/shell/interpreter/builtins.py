@@ -336,7 +336,7 @@ def _elsewhere(name: str, module: str) -> Builtin:
     def run(shell: Shell, words: list[str]) -> int:
         from importlib import import_module
 
-        function: Builtin = getattr(import_module(f"llmos_shell.shell.{module}"), name)
+        function: Builtin = getattr(import_module(f"llmos_shell.shell.interpreter.{module}"), name)
         BUILTINS[words[0]] = function
         return function(shell, words)
 
