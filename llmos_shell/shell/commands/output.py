@@ -10,7 +10,7 @@ from llmos_shell.shell.conversation import Conversation, Ended, converse, read_l
 from llmos_shell.shell.streaming import describe_exit, follow_output
 from llmos_shell.shell.tables import style_of, to_json
 from llmos_shell.shell.targets import resolve, resolve_one
-from llmos_shell.shell.transcripts import output_length, render_transcript
+from llmos_shell.shell.transcripts import GENERATED, output_length, render_transcript
 
 _PID = (Operand("PID", "a process, or a job such as %1", "pid"),)
 
@@ -83,7 +83,10 @@ def _log(context: Context, args: Args) -> int:
                 context.out.write(to_json(transcript))
                 continue
             turns = transcript.turns[-args.turns :] if args.turns else transcript.turns
-            text = render_transcript(turns, style_of(context), context.clean)
+            if args.answers:
+                text = context.clean("".join(turn.text for turn in turns if turn.role in GENERATED))
+            else:
+                text = render_transcript(turns, style_of(context), context.clean)
             context.out.write(text)
             if args.follow:
                 context.out.flush()
@@ -145,6 +148,7 @@ COMMANDS = (
         options=(
             Option(("-f", "--follow"), "go on with what is still to come"),
             Option(("-n", "--turns"), "only the newest N turns", "N", "count"),
+            Option(("-a", "--answers"), "only what the model said, as it is"),
             Option(("--json",), "as JSON, with tokens and reasons"),
         ),
         operands=(Operand("PID", "processes, or jobs such as %1", "pid", many=True),),

@@ -92,7 +92,10 @@ COMMANDS = (
         family="shell",
         operands=_COMMAND,
         raw=True,
-        description="If the terminal is closed meanwhile, they carry on; `ps` finds them, `attach` shows them.",
+        description=(
+            "If the terminal is closed meanwhile, they carry on; `ps` finds them, `attach` shows them. What a "
+            "background `run` or `ask` writes to a file or a pipe goes on being written."
+        ),
         examples=(('nohup run "a long story" > story.txt &', "go home meanwhile"),),
     ),
     Command(

@@ -19,11 +19,11 @@ from llmos_shell.abi.syscalls import (
     Spawned,
     Wait,
 )
-from llmos_shell.abi.types import Limits, Message, Signal, TokenLogprob
+from llmos_shell.abi.types import ExitInfo, Limits, Message, Signal, TokenLogprob
 from llmos_shell.shell.command import Args, Command, Context, Operand, Option, UsageError
 from llmos_shell.shell.limits import shell_limits
 from llmos_shell.shell.prompts import MODEL_OPTION, SAMPLING_OPTIONS, Prompt, gather, sampling_of
-from llmos_shell.shell.streaming import Followed, Progress, describe_exit, describe_prefill, follow_output
+from llmos_shell.shell.streaming import Followed, Progress, call_again, describe_exit, describe_prefill, follow_output
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -90,6 +90,8 @@ def _name(prompt: Prompt) -> str:
 
 def print_text(context: Context, pid: int, echo: str = "", *, command: str = "run", lines: bool = False) -> int:
     """Streams prompt and continuation as they are; a terminal gets a final line end, with `lines` any output does."""
+    if context.detached and context.background and not context.is_terminal():
+        return _print_from_elsewhere(context, pid, echo, command)
     last = echo[-1:]
 
     def take(item: Output) -> None:
@@ -105,6 +107,25 @@ def print_text(context: Context, pid: int, echo: str = "", *, command: str = "ru
             context.out.write("\n")
         context.out.flush()
     return exit_status(context, followed, command)
+
+
+def _print_from_elsewhere(context: Context, pid: int, echo: str, command: str) -> int:
+    """Has a program of its own write the text, because this shell may be gone before the process is."""
+    import subprocess
+    import sys
+
+    context.out.write(echo)
+    context.out.flush()
+    writer = subprocess.Popen(
+        [sys.executable, "-P", "-m", "llmos_shell", "log", "--follow", "--answers", str(pid)],
+        stdin=subprocess.DEVNULL,
+        stdout=context.out.fileno(),
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    exit: ExitInfo = call_again(context, PROC_WAIT, Wait(pid))
+    writer.wait()
+    return exit_status(context, Followed(0, exit, None, False), command)
 
 
 @contextmanager

@@ -158,3 +158,16 @@ def test_disowned_processes_stay(shell, client):
     shell.sendline("exit")
     shell.expect(pexpect.EOF)
     assert [each.session for each in processes(client) if each.exit is None] == [0]
+
+
+def test_nohup_output_outlives_the_terminal(shell, client, tmp_path):
+    run(shell, "nohup run -m slow hello > out &")
+    process = wait_for(client, State.RUNNING)
+    retry_until(lambda: len((tmp_path / "out").read_text()) > len("hello"))
+    shell.close(force=True)
+    retry_until(lambda: wait_for_end(client, process.pid))
+    retry_until(lambda: (tmp_path / "out").read_text() == "hello" + text_of(client, process.pid))
+
+
+def wait_for_end(client, pid):
+    return client.call(PROC_INFO, Pid(pid)).exit is not None
