@@ -39,7 +39,8 @@ def disturb(client, pids, chance):
         assert error.code == Code.ESRCH
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(1, 1 + int(os.environ.get("LLMOS_SOAK", "2"))))
 @pytest.mark.llmos(models={"tight": TIGHT})
 def test_storm(daemon, seed):
     chance = random.Random(seed)
