@@ -45,7 +45,11 @@ _NAME_FOLLOWS = re.compile(r"[A-Za-z0-9_]")
 
 def program_text(node: Command | Sequence) -> str:
     """Canonical text on as many lines as it takes, ending with a newline unless empty."""
-    text = _Printer(one_line=False).command(node, "")
+    printer = _Printer(one_line=False)
+    if isinstance(node, Sequence):
+        text = printer.lines(node)
+    else:
+        text = _no_question(node, printer.command(node, ""))
     return f"{text}\n" if text else ""
 
 
