@@ -14,13 +14,14 @@ What stays the same when a sequence is parked, replayed or run beside others (me
 - Number of threads: 0, but 1.1e-2 when a single row attends to 512 cells of f16 or more.
 
 Greedy stories took another turn where the best two tokens were 1e-3 to 5e-3 apart; below 1e-2 are some 0.5 % of all.
-With `options = {deterministic = true}` all of these are 0: see `steady`, and `loading` for the price.
+With `options = {deterministic = true}` all of these are 0: see `steady`, and `planning` for the price.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, Literal
@@ -28,7 +29,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from llmos_kernel_llamacpp import loading, steady
+from llmos_kernel_llamacpp import loading, planning, steady
 from llmos_kernel_llamacpp.batch import Batch, LogitsView
 from llmos_kernel_llamacpp.cells import Cells
 from llmos_kernel_llamacpp.grammar import GrammarConstraint
@@ -44,9 +45,11 @@ from llmos_shell.engine.templates import ChatTemplate, render_plain
 def load(spec: Load) -> LlamaEngine:
     """Loads a model, as `abi.engine.LoadEngine`."""
     loading.kv_type(spec.kv_type)
+    planning.options_of(spec)
+    before = loading.available_memory()
     model = loading.load_model(spec)
     try:
-        return LlamaEngine(model, spec)
+        return LlamaEngine(model, spec, max(0, before - os.path.getsize(spec.path)))
     except BaseException:
         lib.llama_model_free(model)
         raise
@@ -55,11 +58,12 @@ def load(spec: Load) -> LlamaEngine:
 class LlamaEngine:
     """One model and one context. A slot is a llama.cpp sequence id."""
 
-    def __init__(self, model: Any, spec: Load) -> None:
+    def __init__(self, model: Any, spec: Load, left_bytes: int) -> None:
+        """`left_bytes` of memory are there besides the weights."""
         self._model = model
         per_token = loading.kv_bytes_per_token(model, spec.kv_type)
         trained = int(lib.llama_model_n_ctx_train(model))
-        plan = loading.plan_kv(spec, trained, per_token, loading.available_memory())
+        plan = planning.plan_kv(spec, trained, per_token, left_bytes)
         threads = loading.threads_for(spec)
         self._vocabulary = Vocabulary(model)
         self._template = self._load_template()
@@ -67,7 +71,7 @@ class LlamaEngine:
         self._memory = lib.llama_get_memory(self._context)
         self._split = plan.layout == "split"
         self._cuttable = not (lib.llama_model_is_recurrent(model) or lib.llama_model_is_hybrid(model))
-        self._deterministic = loading.deterministic(spec)
+        self._deterministic = planning.options_of(spec).deterministic
         if self._deterministic and not self._cuttable:
             lib.llama_free(self._context)
             raise LlmosError(Code.ENOSYS, "`deterministic` needs a model whose state can be cut; this one is recurrent")
@@ -92,6 +96,7 @@ class LlamaEngine:
             threads=threads,
             has_chat_template=self._template is not None,
             can_constrain=True,
+            longest_piece_bytes=self._vocabulary.longest_piece(),
             description=_description(model),
         )
 

@@ -1,18 +1,6 @@
-"""Loading a GGUF file: context parameters, the layout of the KV cache, the fingerprint.
+"""Loading a GGUF file: weights, context parameters, the fingerprint.
 
-Options (of `Load.options`, from `models.toml`):
-
-- `n_batch`, `n_ubatch`: most tokens per step, and per micro-batch (DEFAULT_BATCH, DEFAULT_MICRO_BATCH)
-- `flash_attention`: 1, 0, or -1 for llama.cpp's own choice; left out: see `flash_attention` below
-- `mmap`: false reads the weights into memory of the worker's own
-- `repack`: false leaves weights in the layout of the file, where llama.cpp would rearrange some types for its products
-- `deterministic`: true makes what a sequence generates independent, bit for bit, of what else runs, of threads, of
-  parking, forks and replays (on a CPU; `engine` has the size of what is thereby avoided). Implies the layout `split`,
-  flash attention and no `repack`; not for models with recurrent state. Prompts take 1.1 to 1.9 times as long. So does
-  a lone decoding sequence with f32, f16, bf16 and Q8_0 weights, 1.2 to 1.5 times; with others 5 times (they compute 8
-  rows); 8 sequences in neighbouring slots lose 0 to 20 %. Measured on 2 threads, 512 dimensions, dense models
-
-`plan_kv` is pure. llama.cpp rounds the cells of a sequence up to multiples of 256; a slot or pool has that many cells.
+What is planned from an entry alone, and the options, are in `planning`.
 """
 
 from __future__ import annotations
@@ -21,25 +9,16 @@ import ctypes
 import hashlib
 import os
 from importlib.metadata import version
-from typing import Any, Literal
-
-from msgspec import Struct
-from msgspec.structs import replace
+from typing import Any
 
 from llmos_kernel_llamacpp.native import lib, take_errors
-from llmos_kernel_llamacpp.steady import LEAST_ROWS, LEAST_ROWS_UNIFORM, MOST_ROWS, SPARE_CELLS
+from llmos_kernel_llamacpp.planning import DEFAULT_MICRO_BATCH, KvPlan, options_of
+from llmos_kernel_llamacpp.steady import LEAST_ROWS, LEAST_ROWS_UNIFORM, MOST_ROWS
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.worker import Load
 from llmos_shell.engine.threads import default_threads
 
 PAGE_TOKENS = 16
-CELLS_MULTIPLE = 256
-DEFAULT_SLOTS = 32
-MAX_SLOTS = 256  # sequence ids of llama.cpp
-KV_SHARE_OF_RAM = 0.25
-KV_MOST_BYTES = 4 << 30
-DEFAULT_BATCH = 1024
-DEFAULT_MICRO_BATCH = 512
 MOST_SCORE_BYTES = 256 << 20
 
 UNIFORM_FILE_TYPES = {0, 1, 7, 32}  # all f32; mostly f16, Q8_0, bf16: and the file says so, it is not a guess
@@ -53,69 +32,16 @@ KV_TYPES = {  # name: (ggml type, elements per block, bytes per block)
 }
 
 
-class KvPlan(Struct, frozen=True):
-    """How the KV cache is laid out."""
-
-    layout: Literal["shared", "split"]
-    slots: int
-    context: int  # longest sequence
-    cells: int  # in all
-
-
-def plan_kv(spec: Load, trained_context: int, bytes_per_token: int, available_bytes: int) -> KvPlan:
-    """Chooses layout, slots and size from what was asked for and what fits; ENOMEM when what was asked for cannot fit.
-
-    `auto` is `split` when every slot can have the whole context within the budget (a quarter of the available RAM, at
-    most 4 GiB), because attention then reads no other sequence's cells; else one shared pool of the budget's size. A
-    context that was not asked for shrinks to the pool.
-    """
-    context = max(1, spec.context or trained_context)
-    budget = int(min(KV_SHARE_OF_RAM * available_bytes, KV_MOST_BYTES)) // max(1, bytes_per_token)
-    spare = 0
-    if deterministic(spec):
-        if spec.layout == "shared":
-            raise LlmosError(
-                Code.EINVAL,
-                "`deterministic` does not go with the layout `shared`",
-                hint='use `layout = "split"`',
-            )
-        most = budget if spec.context is None and spec.pool_tokens is None else spec.pool_tokens
-        spec, spare = replace(spec, layout="split", pool_tokens=most), SPARE_CELLS
-    slots = spec.slots or DEFAULT_SLOTS
-    if not 1 <= slots <= MAX_SLOTS:
-        raise LlmosError(Code.EINVAL, f"slots must be from 1 to {MAX_SLOTS}, not {slots}")
-    room = budget if spec.pool_tokens is None else spec.pool_tokens
-    layout = spec.layout
-    if layout == "auto":
-        layout = "split" if slots * _padded(context + spare) <= room else "shared"
-    if layout == "split":
-        if spec.pool_tokens is not None:
-            context = min(context, max(1, spec.pool_tokens // slots - spare))
-        plan = KvPlan("split", slots, context, slots * _padded(context + spare))
-    else:
-        if spec.pool_tokens is None:
-            room = max(min(slots * context, budget), spec.context or 0)
-        cells = _padded(max(1, room))
-        plan = KvPlan("shared", slots, min(context, cells), cells)
-    if plan.cells * bytes_per_token > available_bytes:
-        raise LlmosError(
-            Code.ENOMEM,
-            f"a KV pool of {plan.cells} tokens needs {plan.cells * bytes_per_token >> 20} MiB,"
-            f" {available_bytes >> 20} MiB are available",
-            hint="set a smaller `context`, `slots` or `pool_tokens`",
-        )
-    return plan
-
-
 def load_model(spec: Load) -> Any:
     """The weights. Raises ENOENT or ENOEXEC with the reason in one line."""
     if not os.path.isfile(spec.path):
         raise LlmosError(Code.ENOENT, f"no model file at {spec.path}")
+    options = options_of(spec)
     params = lib.llama_model_default_params()
     params.n_gpu_layers = spec.gpu_layers
-    if not spec.options.get("mmap", True):
+    if not options.mmap:
         params.load_mode = lib.LLAMA_LOAD_MODE_NONE
-    params.use_extra_bufts = bool(spec.options.get("repack", not deterministic(spec)))
+    params.use_extra_bufts = not options.deterministic if options.repack is None else options.repack
     take_errors()
     model = lib.llama_model_load_from_file(spec.path.encode(), params)
     if not model:
@@ -128,14 +54,15 @@ def load_model(spec: Load) -> Any:
 
 def new_context(model: Any, spec: Load, plan: KvPlan, threads: int) -> tuple[Any, int]:
     """A context, and the most tokens it takes per batch. Raises ENOMEM when llama.cpp cannot have the memory."""
-    batch = min(int(spec.options.get("n_batch", DEFAULT_BATCH)), plan.cells)
+    options = options_of(spec)
+    batch = min(options.n_batch, plan.cells)
     params = lib.llama_context_default_params()
     params.n_ctx = plan.cells
     params.n_batch = max(batch, plan.slots)
-    params.n_ubatch = min(int(spec.options.get("n_ubatch", DEFAULT_MICRO_BATCH)), params.n_batch)
+    params.n_ubatch = min(options.n_ubatch, params.n_batch)
     params.n_seq_max = plan.slots
     params.n_outputs_max = plan.slots
-    if deterministic(spec):
+    if options_of(spec).deterministic:
         params.n_batch = max(params.n_batch, plan.slots + LEAST_ROWS, MOST_ROWS)
         params.n_ubatch = max(params.n_ubatch, plan.slots + LEAST_ROWS, MOST_ROWS)
         params.n_outputs_max += LEAST_ROWS
@@ -164,10 +91,11 @@ def flash_attention(model: Any, spec: Load, plan: KvPlan) -> int:
     quantised V cache and `deterministic` need flash attention: without it, products of queries and keys have other
     shapes in prefill than in decoding.
     """
-    if spec.kv_type in ("q8_0", "q4_0") or deterministic(spec):
+    options = options_of(spec)
+    if spec.kv_type in ("q8_0", "q4_0") or options.deterministic:
         return int(lib.LLAMA_FLASH_ATTN_TYPE_ENABLED)
-    if "flash_attention" in spec.options:
-        return int(spec.options["flash_attention"])
+    if options.flash_attention is not None:
+        return options.flash_attention
     attended = plan.cells if plan.layout == "shared" else plan.context
     scores = attended * DEFAULT_MICRO_BATCH * int(lib.llama_model_n_head(model)) * 4
     small = spec.gpu_layers == 0 and scores <= MOST_SCORE_BYTES
@@ -227,7 +155,7 @@ def fingerprint(model: Any, spec: Load, plan: KvPlan) -> str:
         flash_attention(model, spec, plan),
         streams,
     )
-    if deterministic(spec):
+    if options_of(spec).deterministic:
         parts += ("deterministic",)
     digest.update(repr(parts).encode())
     return f"llamacpp:{digest.hexdigest()}"
@@ -253,15 +181,6 @@ def least_rows(file_type: int) -> int:
     return LEAST_ROWS_UNIFORM if file_type in UNIFORM_FILE_TYPES else LEAST_ROWS
 
 
-def deterministic(spec: Load) -> bool:
-    """Whether the option is set."""
-    return bool(spec.options.get("deterministic", False))
-
-
 def threads_for(spec: Load) -> int:
     """Compute threads to start with."""
     return max(1, spec.threads or default_threads())
-
-
-def _padded(tokens: int) -> int:
-    return -(-tokens // CELLS_MULTIPLE) * CELLS_MULTIPLE

@@ -11,4 +11,5 @@ MANIFEST = KernelManifest(
     requires=("llama_cpp", "numpy", "jinja2"),
     extra="llama-cpp-python",
     formats=("gguf",),
+    pool_bytes="llmos_kernel_llamacpp.planning:pool_bytes",
 )

@@ -53,6 +53,16 @@ class Vocabulary:
             count -= 1
         return tokens[:count]
 
+    def longest_piece(self) -> int:
+        """Bytes of text that one token can stand for, at most; 0 where the tokeniser may leave out text.
+
+        The vocabulary writes some bytes as several (a space as `▁`, others as `<0x0A>`), never as fewer.
+        """
+        if lib.llama_vocab_type(self.native) in (lib.LLAMA_VOCAB_TYPE_WPM, lib.LLAMA_VOCAB_TYPE_UGM):
+            return 0
+        text = lib.llama_vocab_get_text
+        return max(len(text(self.native, token) or b"") for token in range(self.size))
+
     def _piece(self, token: int) -> bytes:
         buffer = ctypes.create_string_buffer(64)
         length = lib.llama_token_to_piece(self.native, token, buffer, len(buffer), 0, False)

@@ -6,7 +6,11 @@ heavy.
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from msgspec import Struct
+
+from llmos_shell.abi.worker import Load
 
 ENTRY_POINTS = "llmos.kernels"
 
@@ -24,3 +28,14 @@ class KernelManifest(Struct, frozen=True):
     requires: tuple[str, ...] = ()  # top-level modules that must be importable
     extra: str = ""  # what to `pip install` when one is missing
     formats: tuple[str, ...] = ()  # file endings, without the dot
+    pool_bytes: str = ""  # "module:function", a `PoolBytes` that is quick to import; "": it cannot say
+
+
+class PoolBytes(Protocol):
+    """How much memory a kernel takes for its KV pool. The daemon asks before it loads a model."""
+
+    def __call__(self, spec: Load, trained_context: int, kv_bytes_per_token: int, available_bytes: int) -> int:
+        """Bytes, or an upper bound, where so many are `available` besides the weights.
+
+        Raises EINVAL for what it cannot do, ENOMEM when what was asked for cannot fit.
+        """

@@ -317,6 +317,7 @@ MODEL_LIST = Syscall("model.list", "list models", Nothing, tuple[ModelStatus, ..
 MODEL_LOAD = Syscall("model.load", "load a model and wait until it is ready", ModelName, ModelStatus, "model.load")
 MODEL_UNLOAD = Syscall("model.unload", "unload a model; its processes are kept", ModelName, Nothing, "model.load")
 MODEL_TOKENIZE = Syscall("model.tokenize", "tokenize a text", Tokenize, TokenList, "model.read")
+MODEL_PROBLEMS = Syscall("model.problems", "say what is wrong with models.toml", Nothing, tuple[str, ...], "model.read")
 KERNEL_LIST = Syscall("kernel.list", "list installed kernels", Nothing, tuple[KernelInfo, ...], "model.read")
 MEM_INFO = Syscall("mem.info", "show memory and KV pools", Nothing, MemoryInfo, "sys.read")
 SCHED_SHOW = Syscall("sched.show", "show the scheduler", Nothing, SchedulerInfo, "sys.read")

@@ -164,6 +164,7 @@ class ModelInfo(Struct, frozen=True):
     can_export: bool = True
     can_constrain: bool = False
     has_gradients: bool = False
+    longest_piece_bytes: int = 0  # of text one token can stand for, so that no text has fewer tokens; 0: not known
     chat_stop: tuple[str, ...] = ()  # stop strings that keep it from speaking for the user in a conversation
     description: str = ""
 
@@ -185,20 +186,26 @@ class Tokens(Struct, frozen=True, tag="tokens"):
 
 
 class Opened(Struct, frozen=True, tag="opened"):
-    """A sequence is open; the KV of `reused` tokens was there, the rest must be prefilled."""
+    """A sequence is open; the KV of `reused` tokens was there, the rest must be prefilled. `held` is as in `Row`."""
 
     seq: int
     reused: int
     note: str = ""  # why an image was not used
+    held: str = ""
 
 
 class Row(Struct, frozen=True, array_like=True):
-    """One token sampled in a step. `text` is what became readable with it: nothing, or more than one token's worth."""
+    """One token sampled in a step. `text` is what became readable with it: nothing, or more than one token's worth.
+
+    `held` is all that is held back after it because it may begin a stop string. It comes with a later `text` or with
+    `Finished`; when the daemon ends the turn, the daemon adds it to the output.
+    """
 
     seq: int
     token: int
     text: str = ""
     logprob: TokenLogprob | None = None
+    held: str = ""
 
 
 class Prefilled(Struct, frozen=True, array_like=True):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from llmos_shell.abi import worker as abi
-from llmos_shell.abi.errors import LlmosError
+from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.types import ModelEntry, Reason
 from llmos_shell.daemon import lifecycle
 from llmos_shell.daemon.digest import Digest
@@ -57,7 +57,12 @@ class Conductor:
     @property
     def busy(self) -> bool:
         """Whether some process wants to run, or is about to."""
-        return any(process.answering for process in self.members.values())
+        return self.tokenizer.pending or any(process.answering for process in self.members.values())
+
+    @property
+    def weights(self) -> str:
+        """What its processes' tokens are made for."""
+        return f"{self.entry.kernel}:{self.entry.path}"
 
     def send(self, message: Struct) -> None:
         """A message for the worker; one for a worker that is down is dropped, for the next starts from nothing."""
@@ -66,7 +71,14 @@ class Conductor:
     # -- processes -----------------------------------------------------------------------------------------------------
 
     def attach(self, process: Process) -> None:
-        """Makes a process one of this model's."""
+        """Makes a process one of this model's. One that has tokens for other weights reads its conversation again."""
+        if process.tokens and process.weights not in ("", self.weights):
+            if process.phase is Phase.READY:
+                text = f"{self.entry.name} has other weights than those this turn began with"
+                lifecycle.fail(self.core, process, text)
+            if not process.alive:
+                return
+            lifecycle.forget_context(self.core, process)
         if process.pid not in self.members:
             self.members[process.pid] = process
             foreground = process.chat and process.session != 0
@@ -142,7 +154,10 @@ class Conductor:
 
     def message(self, message: abi.ToDaemon) -> None:
         """Handles one message of the worker."""
-        self._handlers[type(message)](message)
+        handler = self._handlers.get(type(message))
+        if handler is None:
+            raise LlmosError(Code.EPROTO, f"{type(message).__name__} comes before a model is loaded, or never")
+        handler(message)
 
     def _opened(self, message: abi.Opened) -> None:
         if self.workshop.pager is not None:
@@ -164,7 +179,11 @@ class Conductor:
         if message.seq is None:
             self.core.events.error("worker", f"{self.entry.name}: {message.message}")
         elif pager is not None and (process := pager.bound.get(message.seq)) is not None:
-            lifecycle.end(self.core, process, Reason.ERROR, message.message)
+            pager.drop(process)  # what the worker has of it may lack the present turn
+            if process.answering:
+                lifecycle.fail(self.core, process, message.message)
+            else:
+                self.core.events.warning("worker", message.message, process.pid)
 
     # -- crashes -------------------------------------------------------------------------------------------------------
 

@@ -30,6 +30,9 @@ from llmos_shell.models.registry import Registry
 T = TypeVar("T")
 IDLE_SECONDS = 60.0
 RATE_WINDOW = 1.0
+MAX_PID = (1 << 63) - 1
+"""What the journal can hold."""
+
 DURABLE_SECONDS = 0.5
 """How long an answer waits for the journal."""
 
@@ -48,7 +51,7 @@ class Core:
         self.journal = Journal(paths.journal_path(), self._journal_failed)
         self.events.sink = self._keep_event
         self.table = ProcessTable(self.journal.last_pid())
-        self.registry = Registry()
+        self.registry = Registry(on_problem=lambda text: self.events.warning("models", text))
         self.park = ParkBudget(default_limit(host.memory().total))
         self.connections: set[Connection] = set()
         self.residency = Residency(self)
@@ -89,7 +92,7 @@ class Core:
         found = self.table.find(pid)
         if found is not None:
             return found
-        saved = await self.read(lambda: self.journal.saved(pid))
+        saved = await self.read(lambda: self.journal.saved(pid)) if 0 < pid <= MAX_PID else None
         if saved is None:
             raise LlmosError(Code.ESRCH, f"there is no process {pid}", pid=pid)
         return revived(saved)

@@ -18,8 +18,13 @@ _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
 def connect(path: str) -> sqlite3.Connection:
-    """A connection that leaves transactions to its user and may change threads. The file is private to the user."""
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    """A connection that leaves transactions to its user and may change threads. The file is private to the user.
+
+    A file that is there is not opened by anyone but SQLite: closing it again would drop the locks that this process's
+    other connections hold on it, and then another process that closes the database takes its write-ahead log away.
+    """
+    if not os.path.exists(path):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     return sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
 
 
@@ -38,7 +43,8 @@ def open_database(path: str, connect: Connect, on_error: Callable[[str], None]) 
             on_error(f"the journal is damaged ({error}): it was moved to {move_aside(path)}, a fresh one begins")
             return _prepared(path, connect)
     except (OSError, sqlite3.Error) as error:
-        raise LlmosError(Code.EIO, f"cannot open the journal {path}: {error}") from error
+        why = error.strerror if isinstance(error, OSError) else error
+        raise LlmosError(Code.EIO, f"cannot open the journal {path}: {why}") from error
 
 
 def is_damage(error: sqlite3.Error) -> bool:

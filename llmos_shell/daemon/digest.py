@@ -83,6 +83,7 @@ class Digest:
             if text:
                 process.output.append(text)
             append(process, start, (row.token,), text)
+            process.held = row.held
             process.generated_tokens += 1
             process.count_tokens(1, now)
             if process.pid not in charge:
@@ -106,6 +107,7 @@ class Digest:
         if process is None or process.phase is not Phase.READY:
             return
         reason = Reason(done.reason)
+        process.held = ""
         if reason is Reason.EOS:
             pager.computed(process, len(process.tokens))
         if done.text:

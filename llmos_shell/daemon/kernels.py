@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from functools import cache
+from importlib import import_module
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 
 from llmos_shell.abi.errors import Code, LlmosError
-from llmos_shell.abi.kernel import ENTRY_POINTS, KernelManifest
+from llmos_shell.abi.kernel import ENTRY_POINTS, KernelManifest, PoolBytes
 from llmos_shell.abi.syscalls import KernelInfo
+from llmos_shell.abi.worker import Load
+
+_log = logging.getLogger("llmosd.kernels")
 
 
 @cache
 def manifests() -> dict[str, KernelManifest]:
-    """All installed kernels by name; one whose manifest cannot be read is left out."""
+    """All installed kernels by name; one whose manifest cannot be read is logged and left out."""
     found: dict[str, KernelManifest] = {}
     for point in entry_points(group=ENTRY_POINTS):
         try:
             manifest = point.load()
-        except Exception:
+        except Exception as error:
+            _log.warning("the manifest of kernel %s cannot be read: %s: %s", point.name, type(error).__name__, error)
             continue
         if isinstance(manifest, KernelManifest):
             found[manifest.name] = manifest
@@ -47,6 +53,16 @@ def missing_modules(manifest: KernelManifest) -> tuple[str, ...]:
 def argv_of(manifest: KernelManifest) -> list[str]:
     """The command line of a worker, without the descriptor."""
     return [part.replace("{python}", sys.executable) for part in manifest.argv]
+
+
+def pool_bytes(kernel: str, spec: Load, trained_context: int, kv_bytes_per_token: int, available_bytes: int) -> int:
+    """What a kernel takes for its KV pool (`abi.kernel.PoolBytes`); 0 where it cannot say."""
+    named = manifest_named(kernel).pool_bytes
+    if not named:
+        return 0
+    module, _, function = named.partition(":")
+    plan: PoolBytes = getattr(import_module(module), function)
+    return plan(spec, trained_context, kv_bytes_per_token, available_bytes)
 
 
 def describe(manifest: KernelManifest) -> KernelInfo:

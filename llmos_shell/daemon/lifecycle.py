@@ -29,7 +29,7 @@ def start_session(core: Core, hello: Hello) -> Process:
     )  # fmt: skip
     session.session = session.pid
     core.table.add(session)
-    core.events.debug("server", f"session {hello.name} of host process {hello.pid} began", session.pid)
+    core.events.debug("server", f"session {session.name} of host process {hello.pid} began", session.pid)
     for pid in hello.reclaim:
         process = core.table.find(pid)
         if process is not None and process.kind is not Kind.SESSION and process.session == 0:
@@ -119,6 +119,7 @@ def sleep(core: Core, process: Process) -> None:
 
 def finish_turn(core: Core, process: Process, reason: Reason, message: str = "") -> None:
     """A turn ended: a chat falls asleep, anything else ends. Nothing is fed yet when it was NEW."""
+    _say_held(core, process)
     text = process.output.read(process.turn_offset)
     count = max(0, len(process.tokens) - process.turn_start) if process.phase is Phase.READY else 0
     if process.phase is Phase.READY:
@@ -136,6 +137,27 @@ def finish_turn(core: Core, process: Process, reason: Reason, message: str = "")
     core.save(process)
     core.residency.changed(process)
     process.notify()
+
+
+def _say_held(core: Core, process: Process) -> None:
+    """Text that was held back for a stop string is said after all: the turn ends without one."""
+    if process.held:
+        process.output.append(process.held)
+        core.append(process, len(process.tokens), (), process.held)
+        process.held = ""
+
+
+def forget_context(core: Core, process: Process) -> None:
+    """Its model has other weights now: the tokens mean nothing to them, and its turns are read again."""
+    core.events.info("proc", "its model has other weights: the conversation is read again", process.pid)
+    if process.image:
+        core.drop_image(process)
+    process.tokens.clear()
+    process.known = process.turn_start = process.computed = process.known_computed = 0
+    process.kv = KvState.NONE
+    process.weights = ""
+    core.journal.truncate(process.pid, 0)
+    core.save(process)
 
 
 def set_running(process: Process, running: bool) -> bool:
@@ -194,6 +216,7 @@ def end(core: Core, process: Process, reason: Reason, message: str = "") -> None
     if not process.alive:
         return
     if process.answering:
+        _say_held(core, process)
         text = process.output.read(process.turn_offset)
         count = max(0, len(process.tokens) - process.turn_start) if process.phase is Phase.READY else 0
         if text or count:

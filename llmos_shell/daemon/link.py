@@ -22,6 +22,7 @@ from llmos_shell.abi.errors import LlmosError
 from llmos_shell.abi.framing import Splitter, encode
 
 EXIT_SECONDS = 5.0
+READS = 16
 _decoder: msgpack.Decoder[abi.ToDaemon] = msgpack.Decoder(abi.ToDaemon)
 _log = logging.getLogger("llmosd.worker")
 
@@ -163,6 +164,7 @@ class WorkerLink(asyncio.Protocol):
             process.kill()
             status = process.wait()
         self._read_output()
+        self._log_line(self._partial)  # last words without an end of line
         if self._output >= 0:
             self._loop.remove_reader(self._output)
             os.close(self._output)
@@ -173,15 +175,21 @@ class WorkerLink(asyncio.Protocol):
         if self._output < 0:
             return
         with contextlib.suppress(BlockingIOError):
-            while data := os.read(self._output, 65536):
+            for _ in range(READS):  # a worker that talks without end must not hold up the loop
+                data = os.read(self._output, 65536)
+                if not data:
+                    self._loop.remove_reader(self._output)
+                    return
                 lines = (self._partial + data).split(b"\n")
                 self._partial = lines.pop()[-4096:]
                 for line in lines:
-                    text = line.decode(errors="replace").rstrip()
-                    if text:
-                        self.last_lines.append(text)
-                        _log.info("%s[%d]: %s", self._name, self.pid, text)
-            self._loop.remove_reader(self._output)
+                    self._log_line(line)
+
+    def _log_line(self, line: bytes) -> None:
+        text = line.decode(errors="replace").rstrip()
+        if text:
+            self.last_lines.append(text)
+            _log.info("%s[%d]: %s", self._name, self.pid, text)
 
 
 def _wait(process: subprocess.Popen[bytes]) -> int:

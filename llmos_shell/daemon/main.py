@@ -41,11 +41,12 @@ def main(argv: list[str] | None = None) -> int:
         instance = Instance()
         for folder in (paths.config_dir(), paths.data_dir(), paths.state_dir()):
             private_dir(folder)
+        _log_to_file(args.foreground)
     except (LlmosError, OSError) as error:
-        _say(args.ready_fd, f"{error}\n")
-        print(f"llmosd: {error}", file=sys.stderr)
+        text = _in_words(error)
+        _say(args.ready_fd, f"{text}\n")
+        print(f"llmosd: {text}", file=sys.stderr)
         return 1
-    _log_to_file(args.foreground)
     try:
         asyncio.run(_serve(instance, args.auto, args.ready_fd))
     except Exception as error:
@@ -112,6 +113,12 @@ def _log_to_file(foreground: bool) -> None:
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         handlers=handlers,
     )
+
+
+def _in_words(error: LlmosError | OSError) -> str:
+    if isinstance(error, LlmosError):
+        return str(error)
+    return f"cannot write {error.filename}: {error.strerror}: set LLMOS_HOME to a folder that can be written"
 
 
 def _say(ready_fd: int, text: str) -> None:

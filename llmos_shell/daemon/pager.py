@@ -22,6 +22,9 @@ from llmos_shell.daemon.process import NO_LIMIT, Phase, Process
 if TYPE_CHECKING:
     from llmos_shell.daemon.conductor import Conductor
 
+TEMPORARY = ".tmp"
+"""What the path of an image ends with while it is written (`engine.images`)."""
+
 AHEAD_PAGES = 4
 """Pages granted beyond the present length, so that the worker does not wait for the daemon at a page's end."""
 
@@ -112,10 +115,12 @@ class Pager:
         reused = message.reused
         if from_image:
             self.ledger.computed(message.seq, process.tokens[:reused])
-            self.discard_image(process)
         elif reused < shared:
             self.ledger.truncate(message.seq, reused)
+        self.discard_image(process)
         process.computed = reused
+        if process.phase is Phase.READY:
+            process.held = message.held
         again = process.known_computed
         if again:
             process.recomputed_tokens += max(0, again - max(reused, 0))
@@ -237,20 +242,26 @@ class Pager:
         pays = self.info.can_export and held > 0 and seq not in self._expected
         if pays and self._core.park.reserve(process.pid, held * self.info.kv_bytes_per_token):
             process.leaving = True
-            path = os.path.join(paths.park_dir(), f"{process.pid}.kv")
-            self._conductor.send(abi.Export(seq, path))
+            self._conductor.send(abi.Export(seq, self._image_path(process)))
             self._conductor.send(abi.Free(seq))
             process.kv = KvState.PARKED
         else:
             self._conductor.send(abi.Free(seq))
             self._unbind(process)
 
+    def drop(self, process: Process) -> None:
+        """Forgets the KV of a process; its tokens are computed again when they are needed."""
+        if process.resident and process.seq is not None:
+            self.ledger.release(process.seq)
+            self._conductor.send(abi.Free(process.seq))
+            self._unbind(process)
+
     def exported(self, message: abi.Exported) -> None:
         """The image is there, or cannot be."""
         process = self.bound.get(message.seq)
         if process is None or not process.leaving:
-            if not message.error and process is None:
-                remove_file(message.path)
+            self.bound.pop(message.seq, None)
+            remove_file(message.path)
             return
         self._unbind(process)
         if message.error:
@@ -293,16 +304,29 @@ class Pager:
     def lost(self) -> None:
         """The worker has gone, and all that was in it."""
         for process in list(self.bound.values()):
+            if process.leaving:  # the image is not there, or perhaps in part
+                remove_file(self._image_path(process))
+                remove_file(self._image_path(process) + TEMPORARY)
+                self._core.park.release(process.pid)
             self._unbind(process)
+        self.bound.clear()
         self._expected.clear()
 
     def _unbind(self, process: Process) -> None:
-        if process.seq is not None:
-            self.bound.pop(process.seq, None)
+        """It has no sequence here. An image that was to be restored, but is not known to have been, stays."""
+        if process.seq is not None and self.bound.get(process.seq) is process:  # may be bound to a former worker
+            del self.bound[process.seq]
         process.seq = None
         process.leaving = False
+        if process.image:
+            process.kv = KvState.PARKED
+            return
         process.computed = 0
         process.kv = KvState.DROPPED if process.tokens else KvState.NONE
+
+    @staticmethod
+    def _image_path(process: Process) -> str:
+        return os.path.join(paths.park_dir(), f"{process.pid}.kv")
 
     def residents(self) -> list[Process]:
         """Processes with a sequence in the worker."""

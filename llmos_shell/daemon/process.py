@@ -79,10 +79,12 @@ class Process:
     turn_start: int = 0  # index of the first token generated in the present turn
     turn_offset: int = 0
     output: Output = field(default_factory=Output)
+    held: str = ""  # text the worker holds back; a turn that ends without the worker ends with it
 
     # the KV. `seq` is a handle of the worker when resident
     kv: KvState = KvState.NONE
     seq: int | None = None
+    weights: str = ""  # those its tokens were made for, as `weights_of`; "": not known
     origin: int | None = None  # sequence of the process it was forked from
     computed: int = 0  # leading tokens whose KV the worker has
     known_computed: int = 0  # the most there ever were: computing them again is a recomputation

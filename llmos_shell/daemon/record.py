@@ -34,6 +34,8 @@ class Record(Struct, omit_defaults=True):
     raw: bool = False
     turns: tuple[Turn, ...] = ()
     known: int = 0
+    held: str = ""
+    weights: str = ""
     marks: tuple[tuple[int, Reason], ...] = ()
     prompt_tokens: int = 0
     reused_tokens: int = 0
@@ -57,6 +59,7 @@ def encode_record(process: Process) -> bytes:
             nice=process.nice, chat=process.chat, scope=process.scope, tty=process.tty, stopped=process.stopped,
             turn_start=process.turn_start, turn_offset=process.turn_offset, token_count=len(process.tokens),
             raw=process.raw, turns=tuple(process.turns), known=process.known,
+            held=process.held, weights=process.weights,
             marks=tuple(zip(process.output.mark_offsets, process.output.marks, strict=True)),
             prompt_tokens=process.prompt_tokens, reused_tokens=process.reused_tokens,
             generated_tokens=process.generated_tokens, recomputed_tokens=process.recomputed_tokens,
@@ -72,8 +75,11 @@ _decoder: msgpack.Decoder[Record] = msgpack.Decoder(Record)
 
 
 def decode_record(data: bytes) -> Record:
-    """A record as it was written. Raises `msgspec.DecodeError` for one that cannot be read."""
-    return _decoder.decode(data)
+    """A record as it was written. Raises `msgspec.MsgspecError` or ValueError for one that cannot be read."""
+    record = _decoder.decode(data)
+    if record.version != RECORD_VERSION:
+        raise ValueError(f"its record has version {record.version}, not {RECORD_VERSION}")
+    return record
 
 
 def from_record(record: Record, tokens: list[int], text: str) -> Process:
@@ -87,6 +93,7 @@ def from_record(record: Record, tokens: list[int], text: str) -> Process:
         scope=record.scope, started=record.started, sampling=record.sampling, limits=record.limits,
         phase=Phase(record.phase), stopped=record.stopped, exit=record.exit, ended=record.ended,
         raw=record.raw, turns=list(record.turns), known=record.known, tokens=tokens,
+        weights=record.weights,
         turn_start=record.turn_start, turn_offset=record.turn_offset, output=output,
         prompt_tokens=record.prompt_tokens, reused_tokens=record.reused_tokens,
         generated_tokens=record.generated_tokens, recomputed_tokens=record.recomputed_tokens,
@@ -97,6 +104,8 @@ def from_record(record: Record, tokens: list[int], text: str) -> Process:
     if process.alive and tokens:
         process.kv = KvState.DROPPED
         process.known_computed = len(tokens)
+        if len(tokens) == record.token_count:
+            process.held = record.held
         if process.phase is Phase.READY:
             process.generated_tokens += max(0, len(tokens) - record.token_count)
     return process

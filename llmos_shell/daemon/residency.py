@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.types import ModelEntry, ModelStatus
-from llmos_shell.daemon import host
+from llmos_shell.abi.worker import Load
+from llmos_shell.daemon import host, kernels
 from llmos_shell.daemon.conductor import Conductor
 from llmos_shell.daemon.process import Phase, Process
-from llmos_shell.models.gguf import read_gguf
+from llmos_shell.daemon.supervisor import load_message
+from llmos_shell.models.gguf import GgufInfo, read_gguf
 from llmos_shell.models.registry import weights_size
 
 if TYPE_CHECKING:
@@ -37,17 +39,19 @@ class Residency:
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
     async def get(self, model: str) -> Conductor:
-        """The conductor of a model, loaded first if it is not. Raises ENOENT, ENOEXEC, ENOMEM, EIO."""
-        found = self._conductors.get(model)
+        """The conductor of a model, loaded first if it is not. Raises ENOENT, ENOEXEC, ENOMEM, EIO.
+
+        One whose entry has changed is loaded anew once nobody runs it; its sleeping chats go on with the new one.
+        """
+        entry, key = self._resolve(model)
+        found = self._conductors.get(key)
         if found is not None:
-            return found
-        entry = self._core.registry.resolve(model)
-        key = self.key_of(entry)
-        if key in self._conductors:
-            return self._conductors[key]
+            if found.busy or _loads(found.entry) == _loads(entry):
+                return found
+            del self._conductors[key]
         task = self._loading.get(key)
         if task is None:
-            task = self._core.loop.create_task(self._load(entry))
+            task = self._core.loop.create_task(self._load(entry, found))
             self._loading[key] = task
             task.add_done_callback(lambda done: self._loaded(key, done))
         return await asyncio.shield(task)
@@ -55,6 +59,16 @@ class Residency:
     def key_of(self, entry: ModelEntry) -> str:
         """What a process calls its model: the name in models.toml, or the path of weights that are not in there."""
         return entry.name if self._core.registry.has(entry) else entry.path
+
+    def _resolve(self, model: str) -> tuple[ModelEntry, str]:
+        """Entry and key of a model. One that is loaded stays what it is when its entry has gone or is broken."""
+        try:
+            entry = self._core.registry.resolve(model)
+        except LlmosError:
+            if model not in self._conductors:
+                raise
+            return self._conductors[model].entry, model
+        return entry, self.key_of(entry)
 
     def find(self, key: str) -> Conductor | None:
         """The conductor of a model if it is loaded."""
@@ -64,10 +78,13 @@ class Residency:
         """Conductors of all loaded models."""
         return list(self._conductors.values())
 
+    def loaded(self) -> dict[str, Conductor]:
+        """The same, by key."""
+        return dict(self._conductors)
+
     async def unload(self, model: str) -> None:
         """Unloads a model; its processes are kept. Raises EBUSY while some of them want to run."""
-        entry = self._core.registry.resolve(model)
-        key = self.key_of(entry)
+        entry, key = self._resolve(model)
         if key in self._loading:
             raise LlmosError(Code.EBUSY, f"{entry.name} is being loaded")
         conductor = self._conductors.get(key)
@@ -108,10 +125,10 @@ class Residency:
 
     # -- figures -------------------------------------------------------------------------------------------------------
 
-    def status(self, entry: ModelEntry, default: bool, size: int, problem: str) -> ModelStatus:
+    def status(self, key: str, entry: ModelEntry, default: bool, size: int, problem: str) -> ModelStatus:
         """The row of `models`."""
-        using = sum(p.model in (entry.name, entry.path) for p in self._core.table.live_models())
-        conductor = self._conductors.get(entry.name) or self._conductors.get(entry.path)
+        using = sum(p.model == key for p in self._core.table.live_models())
+        conductor = self._conductors.get(key)
         shop = conductor.workshop if conductor is not None else None
         if shop is None or shop.info is None:
             return ModelStatus(entry, default, size, problem, processes=using)
@@ -124,7 +141,11 @@ class Residency:
 
     # -- private -------------------------------------------------------------------------------------------------------
 
-    async def _load(self, entry: ModelEntry) -> Conductor:
+    async def _load(self, entry: ModelEntry, former: Conductor | None = None) -> Conductor:
+        """Loads a model, in the place of its `former` self where its entry has changed."""
+        if former is not None:
+            self._core.events.info("residency", f"the entry of {entry.name} has changed")
+            await self._unload(former)
         size, problem = weights_size(entry)
         if problem:
             raise LlmosError(Code.ENOENT, problem)
@@ -140,16 +161,18 @@ class Residency:
 
         Raises ENOMEM when that would not be enough, and then unloads nothing.
         """
+        info = await self._core.read(lambda: read_gguf(entry.path))  # a large vocabulary takes its time
         idle = sorted((one for one in self._conductors.values() if not one.busy), key=lambda one: one.used)
-        check_memory(entry, size, sum(one.workshop.rss() for one in idle))
+        check_memory(entry, size, info, sum(one.workshop.rss() for one in idle))
         for victim in idle:
             try:
-                check_memory(entry, size)
+                check_memory(entry, size, info)
                 return
             except LlmosError:
-                self._core.events.info("residency", f"{victim.entry.name} makes room for {entry.name}")
-                await self._unload(victim)
-        check_memory(entry, size)
+                if not victim.busy and self._key(victim):  # it may have changed while another one was unloaded
+                    self._core.events.info("residency", f"{victim.entry.name} makes room for {entry.name}")
+                    await self._unload(victim)
+        check_memory(entry, size, info)
 
     def _loaded(self, key: str, task: asyncio.Task[Conductor]) -> None:
         self._loading.pop(key, None)
@@ -178,7 +201,11 @@ class Residency:
         key = self._key(conductor)
         self._timers.pop(key, None)
         if key and not conductor.busy:
-            self._core.spawn_task(self._unload(conductor))
+            self._core.spawn_task(self._unload_idle(conductor))
+
+    async def _unload_idle(self, conductor: Conductor) -> None:
+        if not conductor.busy:
+            await self._unload(conductor)
 
     async def _unload(self, conductor: Conductor) -> None:
         entry = conductor.entry
@@ -188,19 +215,27 @@ class Residency:
             for process in list(pager.residents()):
                 pager.park(process)
         await conductor.workshop.close()
+        conductor.tokenizer.fail(LlmosError(Code.EAGAIN, f"{entry.name} was unloaded", hint="try again"))
         self._core.events.info("residency", f"unloaded {entry.name}")
 
 
-def check_memory(entry: ModelEntry, size: int, reclaimable: int = 0) -> None:
-    """Raises ENOMEM when weights and KV cannot fit into the memory there is, ENOEXEC for an unsound file.
+def check_memory(entry: ModelEntry, size: int, info: GgufInfo, reclaimable: int = 0) -> None:
+    """Raises ENOMEM when weights of `size` bytes and the KV pool cannot fit into the memory there is.
 
-    `reclaimable` bytes could be made available besides.
+    `reclaimable` bytes could be made available besides. The pool is what the kernel plans in the memory that the
+    weights leave.
     """
-    info = read_gguf(entry.path)
-    tokens = entry.pool_tokens or entry.context or min(info.context, 4096)
-    estimate = int((size + tokens * info.kv_bytes_per_token(entry.kv_type)) * OVERHEAD)
     available = host.memory().available
+    left = max(0, available + reclaimable - size)
+    per_token = info.kv_bytes_per_token(entry.kv_type)
+    pool = kernels.pool_bytes(entry.kernel, load_message(entry), info.context, per_token, left) if left else 0
+    estimate = int((size + pool) * OVERHEAD)
     if estimate > available + reclaimable:
         sizes = f"{estimate / 2**20:,.0f} MiB, {available / 2**20:,.0f} MiB of memory are available"
         text = f"{entry.name} needs about {sizes}"
         raise LlmosError(Code.ENOMEM, text, hint="unload another model, or choose a smaller one or a shorter context")
+
+
+def _loads(entry: ModelEntry) -> tuple[str, Load]:
+    """What of an entry a loaded worker was made from."""
+    return entry.kernel, load_message(entry)

@@ -185,7 +185,12 @@ class Connection(asyncio.Protocol):
         else:
             task = self._core.loop.create_task(self._core.syscalls.answer(self, call))
             self.calls[call.id] = task
-            task.add_done_callback(lambda _: self.calls.pop(call.id, None))
+            task.add_done_callback(lambda done: self._answered(call, done))
+
+    def _answered(self, call: Call, task: asyncio.Task[None]) -> None:
+        self.calls.pop(call.id, None)
+        if task.cancelled():  # before it began, so that it could not say so itself
+            self.send(Failure(call.id, Code.EINTR, f"{call.name} was cancelled"))
 
     def _malformed(self, error: Exception) -> None:
         text = f"a message could not be read: {error}"

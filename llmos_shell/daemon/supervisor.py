@@ -38,6 +38,7 @@ async def start_worker(
     except OSError as error:
         raise LlmosError(Code.ENOEXEC, f"kernel {entry.kernel} cannot be started: {error}") from None
     except BaseException:
+        handshake.ready.cancel()
         link.kill()
         raise
     return link, ready
@@ -64,6 +65,8 @@ class _Handshake:
         self._released = True
 
     def message(self, message: abi.ToDaemon) -> None:
+        if self.ready.cancelled():
+            return
         if self.ready.done():
             self._on_message(message)
         elif isinstance(message, abi.Hello):
@@ -89,13 +92,15 @@ class _Handshake:
             self.ready.set_exception(LlmosError(Code.EPROTO, text))
             return
         assert self.link is not None
-        entry = self._entry
-        self.link.send(
-            abi.Load(
-                PROTOCOL, entry.path, entry.context, entry.kv_type, entry.layout, entry.slots, entry.pool_tokens,
-                entry.threads, entry.gpu_layers, entry.options,
-            )
-        )  # fmt: skip
+        self.link.send(load_message(self._entry))
+
+
+def load_message(entry: ModelEntry) -> abi.Load:
+    """What a worker is told of its model."""
+    return abi.Load(
+        PROTOCOL, entry.path, entry.context, entry.kv_type, entry.layout, entry.slots, entry.pool_tokens,
+        entry.threads, entry.gpu_layers, entry.options,
+    )  # fmt: skip
 
 
 async def _watched(handshake: _Handshake, link: WorkerLink) -> abi.Ready:

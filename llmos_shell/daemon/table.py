@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 
 from llmos_shell.abi.errors import Code, LlmosError
-from llmos_shell.abi.types import Kind, Signal
+from llmos_shell.abi.types import Kind
 from llmos_shell.daemon.process import Phase, Process
 
 INIT = 1
@@ -30,10 +30,16 @@ class ProcessTable:
 
     def next_pid(self) -> int:
         """A PID that was never used. Raises EAGAIN when the table is full."""
-        if len(self._all) - len(self._ended) >= MAX_PROCESSES:
-            raise LlmosError(Code.EAGAIN, f"{MAX_PROCESSES} processes exist, which is the limit")
+        self.require_room(1)
         self._last += 1
         return self._last
+
+    def require_room(self, count: int) -> None:
+        """Raises EAGAIN unless so many processes can be added."""
+        exist = len(self._all) - len(self._ended)
+        if exist + count > MAX_PROCESSES:
+            text = f"{exist} processes exist, and {MAX_PROCESSES} are the limit"
+            raise LlmosError(Code.EAGAIN, text, hint="end some first")
 
     def add(self, process: Process) -> None:
         """Enters a process."""
@@ -101,6 +107,3 @@ class ProcessTable:
     def of_session(self, session: int) -> list[Process]:
         """Processes that belong to a session, ended ones included."""
         return [p for p in self._all.values() if p.session == session and p.kind is not Kind.SESSION]
-
-
-SESSION_SIGNALS = frozenset({Signal.HUP, Signal.TERM, Signal.KILL})

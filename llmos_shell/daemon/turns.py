@@ -11,6 +11,7 @@ from llmos_shell.daemon import lifecycle
 from llmos_shell.daemon.process import Phase, Process
 
 if TYPE_CHECKING:
+    from llmos_shell.daemon.conductor import Conductor
     from llmos_shell.daemon.core import Core
 
 
@@ -30,8 +31,9 @@ async def _begin(core: Core, process: Process, outcome: asyncio.Future[LlmosErro
         await _prepare(core, process)
     except LlmosError as failed:
         error = failed
-    except asyncio.CancelledError:
-        error = LlmosError(Code.EINTR, "it was ended before it began", pid=process.pid)
+    except asyncio.CancelledError:  # by whoever ended the turn, or by the daemon's end, which ends nothing
+        if not outcome.done():
+            outcome.set_result(LlmosError(Code.EINTR, "it was ended before it began", pid=process.pid))
         raise
     except Exception as fault:
         core.events.exception("proc", fault)
@@ -39,39 +41,54 @@ async def _begin(core: Core, process: Process, outcome: asyncio.Future[LlmosErro
     finally:
         if process.task is asyncio.current_task():
             process.task = None
-        if not outcome.done():
-            outcome.set_result(error)
-        elif error is not None and process.phase is Phase.NEW:
-            lifecycle.fail(core, process, str(error))
+    if not outcome.done():
+        outcome.set_result(error)
+    elif error is not None and process.phase is Phase.NEW:
+        lifecycle.fail(core, process, str(error))
 
 
 async def _prepare(core: Core, process: Process) -> None:
     """Its model is loaded, its tokens are known and fit, and it wants to run."""
     conductor = await core.residency.get(process.model)
     conductor.attach(process)
+    _refuse_unread(conductor, process)
     keep, tokens = await conductor.tokenizer.for_process(process)
     if process.phase is not Phase.NEW:
         return
     pager = conductor.workshop.pager
     context = conductor.workshop.context
-    _refuse_too_long(conductor.entry, keep + len(tokens), context, process.limits.kv_tokens)
+    length = keep + len(tokens)
+    _refuse_too_long(conductor.entry, f"{length} tokens long", length, context, process.limits.kv_tokens)
     if keep < len(process.tokens):
         del process.tokens[keep:]
     core.append_input(process, keep, tokens)
     process.tokens.extend(tokens)
     process.prompt_tokens += len(tokens)
     process.known = len(process.turns)
+    process.weights = conductor.weights
     lifecycle.ready(core, process)
     if process.seq is not None and not process.leaving and pager is not None:
         pager.feed(process, keep)
     conductor.changed(process)
 
 
-def _refuse_too_long(entry: ModelEntry, tokens: int, context: int, kv_tokens: int | None) -> None:
-    """Raises E2BIG when so many tokens leave no room for an answer."""
+def _refuse_unread(conductor: Conductor, process: Process) -> None:
+    """Raises E2BIG for text so long that no tokens of it could fit: reading it would hold up everybody's worker."""
+    info = conductor.workshop.info
+    longest = info.longest_piece_bytes if info is not None else 0
+    if longest:
+        new = (turn.text for turn in process.turns[process.known :] if turn.role != "assistant")
+        size = sum(len(text.strip().encode()) for text in new)  # templates may strip, and cut what was answered
+        least = -(-size // longest)
+        what = f"{size} bytes long, at least {least} tokens"
+        _refuse_too_long(conductor.entry, what, least, conductor.workshop.context, process.limits.kv_tokens)
+
+
+def _refuse_too_long(entry: ModelEntry, what: str, tokens: int, context: int, kv_tokens: int | None) -> None:
+    """Raises E2BIG when so many tokens leave no room for an answer; `what` says how long the prompt is."""
     if tokens >= context:
-        text = f"the prompt is {tokens} tokens long, but the context of {entry.name} holds {context}"
+        text = f"the prompt is {what}, but the context of {entry.name} holds {context}"
         raise LlmosError(Code.E2BIG, text, hint="shorten it, or use a model with a longer context")
     if kv_tokens is not None and tokens >= kv_tokens:
-        text = f"the prompt is {tokens} tokens long, but its limit is {kv_tokens} tokens of context"
+        text = f"the prompt is {what}, but its limit is {kv_tokens} tokens of context"
         raise LlmosError(Code.E2BIG, text)

@@ -41,6 +41,7 @@ class Workshop:
         self._link: WorkerLink | None = None
         self._watch: asyncio.TimerHandle | None = None
         self._seen: tuple[int, float] = (0, 0.0)
+        self._closing = False
         self._closed: asyncio.Future[None] | None = None
         self._stats: abi.Stats | None = None
         self._rate = (0.0, 0, 0.0)  # instant, tokens then, tokens per second
@@ -56,6 +57,9 @@ class Workshop:
         """Starts a worker and loads the model. Raises what it failed with."""
         begun = time.monotonic()
         link, ready = await start_worker(self._entry, self._conductor.message, self._lost)
+        if self._closing:  # the model was unloaded while it was being loaded again after a crash
+            link.kill()
+            raise LlmosError(Code.EINTR, f"{self._entry.name} was unloaded")
         self._link, self.info = link, ready.info
         self.pager = Pager(self._conductor, ready.info)
         self.context = self.pager.context
@@ -76,7 +80,7 @@ class Workshop:
                 return
             except LlmosError as error:
                 self._core.events.error("worker", f"{self._entry.name} could not be loaded again: {error}")
-                if attempt == MAX_LOADS - 1:
+                if attempt == MAX_LOADS - 1 or self._closing:
                     raise
             await asyncio.sleep(PAUSE_SECONDS * 2**attempt)
 
@@ -89,7 +93,8 @@ class Workshop:
                 self._watch = self._core.loop.call_later(STALL_SECONDS, self._check)
 
     async def close(self) -> None:
-        """Ends the worker and waits until it has gone."""
+        """Ends the worker and waits until it has gone. There will be no other."""
+        self._closing = True
         link = self._link
         if link is None:
             return
@@ -146,8 +151,9 @@ class Workshop:
         if pager is not None:
             pager.lost()
         if self._closed is not None:
-            self._closed.set_result(None)
-        else:
+            if not self._closed.done():
+                self._closed.set_result(None)
+        elif not self._closing:
             self._conductor.worker_lost(how + last)
 
     def _check(self) -> None:

@@ -146,7 +146,8 @@ class Writer:
             self.error, self._pause, self._dropped = "", 0.0, 0
             self._say(f"the journal can be written again; {lost}")
         for done in self._flushes:
-            done.set_result(None)
+            if done.set_running_or_notify_cancel():  # whoever waited may have given up
+                done.set_result(None)
         self._flushes = []
 
     def _failed(self, error: Exception) -> None:
@@ -160,7 +161,8 @@ class Writer:
             self._say(f"the journal cannot be written ({text}): keeping records in memory, trying again")
         self.error = text
         self._shed()
-        for done in self._flushes:
+        waiting = [done for done in self._flushes if done.set_running_or_notify_cancel()]
+        for done in waiting:
             done.set_exception(LlmosError(_code(error), f"the journal cannot be written: {text}"))
         self._flushes = []
         self._something.set()

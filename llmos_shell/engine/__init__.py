@@ -8,6 +8,7 @@
 `text`         tokens to text, safe for UTF-8 and stop strings that tokens split
 `images`       KV images in files, verified before an engine sees them
 `threads`      how many compute threads are worth having just now
+`options`      what `models.toml` hands to a kernel, checked
 `templates`    chat templates, and turning conversations into tokens
 `conformance`  the tests every engine must pass
 """

@@ -54,7 +54,7 @@ def write(path: str, header: Header, blob: bytes | memoryview, *, durable: bool 
     encoded = msgpack.encode(header)
     head = MAGIC + _LENGTH.pack(len(encoded)) + encoded
     checksum = _LENGTH.pack(zlib.crc32(blob, zlib.crc32(head)))
-    temporary = f"{path}.{os.getpid()}.tmp"
+    temporary = f"{path}.tmp"
     try:
         with open(temporary, "wb", buffering=0) as file:
             for part in (head, blob, checksum):

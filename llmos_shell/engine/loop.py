@@ -176,7 +176,7 @@ class Loop:
             except Exception as error:
                 failures.append(failed(sequence, error))
                 continue
-            rows.append(abi.Row(sequence.seq, token, text, logprob))
+            rows.append(abi.Row(sequence.seq, token, text, logprob, sequence.text.held))
             if reason is not None:
                 finished.append(abi.Finished(sequence.seq, reason, sequence.finish()))
         return rows, prefilled

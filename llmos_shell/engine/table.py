@@ -96,7 +96,7 @@ class Table:
         sequence.prompting = message.turn == len(message.tokens) or sequence.kv != len(message.tokens) - 1
         self._sequences[message.seq] = sequence
         self._grant_to(sequence)
-        return [abi.Opened(message.seq, sequence.kv, note)]
+        return [abi.Opened(message.seq, sequence.kv, note, sequence.text.held)]
 
     def _fill(self, sequence: Sequence, source: abi.CopyOf | abi.ImageFile | None) -> str:
         """Takes the KV of a prefix from the source; returns why it could not, if so."""

@@ -14,10 +14,10 @@ class TextStream:
     """The text of one turn.
 
     Text that could be the beginning of a stop string is held back until it is clear. Of several stop strings the one
-    that is complete first ends the text; of those complete at the same character, the longest.
+    that is complete first ends the text; of those complete at the same character, the longest. `held` is that text.
     """
 
-    __slots__ = ("_decode", "_decoder", "_firsts", "_held", "_longest", "_stop", "stopped")
+    __slots__ = ("_decode", "_decoder", "_firsts", "_longest", "_stop", "held", "stopped")
 
     def __init__(self, stop: tuple[str, ...] = ()) -> None:
         self._decoder = _Decoder("replace")
@@ -25,7 +25,7 @@ class TextStream:
         self._stop = tuple(string for string in stop if string)
         self._firsts = frozenset(string[0] for string in self._stop)
         self._longest = max(map(len, self._stop), default=0)
-        self._held = ""
+        self.held = ""
         self.stopped = False
 
     def push(self, piece: bytes) -> str:
@@ -35,14 +35,14 @@ class TextStream:
             return text
         if self.stopped or not text:
             return ""
-        buffer = self._held + text
+        buffer = self.held + text
         cut = self._find_stop(buffer)
         if cut is not None:
-            self._held, self.stopped = "", True
+            self.held, self.stopped = "", True
             return buffer[:cut]
         keep = self._held_length(buffer)
         split = len(buffer) - keep
-        self._held = buffer[split:]
+        self.held = buffer[split:]
         return buffer[:split]
 
     def flush(self) -> str:
@@ -50,7 +50,7 @@ class TextStream:
         tail = self._decoder.decode(b"", True)
         if self.stopped:
             return ""
-        text, self._held = self._held + tail, ""
+        text, self.held = self.held + tail, ""
         cut = self._find_stop(text) if self._stop and tail else None
         return text if cut is None else text[:cut]
 

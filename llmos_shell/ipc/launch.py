@@ -34,7 +34,8 @@ def start_daemon(open_socket: Callable[[], socket.socket | None]) -> socket.sock
         sock = open_socket()
     if sock is None:
         reason = said.removeprefix("ready").strip() or "it said nothing"
-        raise LlmosError(Code.EIO, f"the daemon did not start: {reason}", hint=f"its log is {paths.log_path()}")
+        hint = f"its log is {paths.log_path()}" if os.path.exists(paths.log_path()) else ""
+        raise LlmosError(Code.EIO, f"the daemon did not start: {reason}", hint=hint)
     return sock
 
 

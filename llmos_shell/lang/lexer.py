@@ -43,7 +43,7 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _DOLLAR_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*|[0-9@*#?$!-]")
 _BRACED_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*|[0-9]+|[@*#?$!-]")
 _PARAMETER_OPERATOR = re.compile(r":?[-=?+]|##?|%%?")
-_TILDE = re.compile(r"~([A-Za-z_][A-Za-z0-9_.-]*)?(?=[/ \t\n|&;<>()]|\Z)")
+_TILDE = re.compile(r"~([A-Za-z_][A-Za-z0-9_.-]*)?(?=/|\Z)")
 _ANSI_QUOTED = re.compile(r"(?:[^\\']|\\.)*", re.DOTALL)
 _QUOTED_RUN = re.compile(r'[^\\"`$]+')
 _HERE_RUN = re.compile(r"[^\\`$]+")
@@ -124,11 +124,6 @@ class Lexer:
     def _read_word(self, start: int) -> Word:
         text, position, parts = self.text, start, []  # type: tuple[str, int, list[Part]]
         end = len(text)
-        if text[position] == "~":
-            match = _TILDE.match(text, position)
-            if match is not None:
-                parts.append(Tilde(match.group(1) or "", position + self.base))
-                position = match.end()
         while position < end:
             match = _LITERAL.match(text, position)
             if match is not None:
@@ -140,6 +135,7 @@ class Lexer:
                 break
             position = self._read_special(parts, char, position)
         self.position = position
+        _mark_tilde(parts)
         return Word(parts, start + self.base)
 
     def _read_special(self, parts: list[Part], char: str, position: int) -> int:
@@ -272,6 +268,7 @@ class Lexer:
         """Reads `$((…))`; 0 when it turns out to be a command substitution that begins with a subshell."""
         self._enter(position)
         text, at, inner, depth = self.text, position + 3, [], 0  # type: tuple[str, int, list[Part], int]
+        pending = len(self.pending)
         while True:
             match = _ARITHMETIC_RUN.match(text, at)
             if match is not None:
@@ -287,6 +284,7 @@ class Lexer:
             elif char == ")":
                 self.depth -= 1
                 if not text.startswith(")", at + 1):
+                    del self.pending[pending:]  # what is inside is read again
                     return 0
                 parts.append(Arithmetic(Word(inner, position + 3 + self.base), position + self.base))
                 return at + 2
@@ -327,11 +325,6 @@ class Lexer:
         """The word inside `${x…}` and where it ends. In double quotes, `'` means itself and `"` still quotes."""
         text, parts, start = self.text, [], at  # type: tuple[str, list[Part], int]
         run = _BRACE_QUOTED_RUN if quoted else _BRACE_RUN
-        if not quoted:
-            tilde = re.match(r"~([A-Za-z_][A-Za-z0-9_.-]*)?(?=[/}])", text[at : at + 64])
-            if tilde is not None:
-                parts.append(Tilde(tilde.group(1) or "", at + self.base))
-                at += tilde.end()
         while True:
             match = run.match(text, at)
             if match is not None:
@@ -341,6 +334,8 @@ class Lexer:
                 self.fail("unterminated ${", position, incomplete=True)
             char = text[at]
             if char == "}":
+                if not quoted:
+                    _mark_tilde(parts)
                 return Word(parts, start + self.base), at + 1
             if not quoted:
                 at = self._read_special(parts, char, at)
@@ -357,7 +352,7 @@ class Lexer:
         """Reads the bodies of the pending here-documents, which begin at the current position."""
         pending, self.pending = self.pending, []
         for redirect, delimiter, quoted in pending:
-            body, start = self._here_lines(delimiter, redirect.operator == "<<-"), self.position
+            body, start = self._here_lines(delimiter, redirect.operator == "<<-", quoted), self.position
             self.position = self._here_end
             part: Part
             if quoted:
@@ -367,15 +362,19 @@ class Lexer:
             redirect.operator = "<<"
             redirect.target = Word([part], start + self.base)
 
-    def _here_lines(self, delimiter: str, strip: bool) -> str:
-        """The lines before the delimiter; `_here_end` is set to where the line after it begins."""
+    def _here_lines(self, delimiter: str, strip: bool, quoted: bool) -> str:
+        """The lines before the delimiter; `_here_end` is set to where the line after it begins.
+
+        Unless quoted, a backslash at the end of a line joins the next one to it, also where that is the delimiter.
+        """
         text, at, lines = self.text, self.position, []  # type: tuple[str, int, list[str]]
         while at < len(text):
-            newline = text.find("\n", at)
-            end = len(text) if newline < 0 else newline
+            end = self._line_end(at, joined=not quoted)
             line = text[at:end].lstrip("\t") if strip else text[at:end]
+            if not quoted and end == len(text) and _ends_in_backslash(line):
+                line = line[:-1]
             at = end + 1
-            if line == delimiter:
+            if (line if quoted else line.replace("\\\n", "")) == delimiter:
                 break
             lines.append(line)
         else:
@@ -383,6 +382,15 @@ class Lexer:
                 self.fail(f"here-document is not ended by {delimiter!r}", len(text), incomplete=True)
         self._here_end = min(at, len(text))
         return "".join(f"{line}\n" for line in lines)
+
+    def _line_end(self, at: int, *, joined: bool) -> int:
+        """Where the line at `at` ends, with `joined` together with those that backslashes join to it."""
+        text = self.text
+        while (newline := text.find("\n", at)) >= 0:
+            if not joined or not _ends_in_backslash(text[at:newline]):
+                return newline
+            at = newline + 1
+        return len(text)
 
     def _here_parts(self, body: str, start: int) -> list[Part]:
         inner = self.nested(0, body, self.base + start, more=False)
@@ -397,8 +405,30 @@ class Lexer:
                 self._add_literal(parts, match.group(), at)
                 at = match.end()
             if at >= len(text):
+                self.position = at
+                self._read_here_documents()
                 return parts
             if text[at] == "\\":
                 at = self._read_quoted_backslash(parts, at, "$`\\")
             else:
                 at = self._read_expansion(parts, text[at], at)
+
+
+def _mark_tilde(parts: list[Part]) -> None:
+    """Makes a `~` that begins an unquoted word a `Tilde`, where it stands for a home folder."""
+    first = parts[0] if parts else None
+    if type(first) is not Literal or not first.text.startswith("~"):
+        return
+    match = _TILDE.match(first.text)
+    if match is None or (match.end() == len(first.text) and len(parts) > 1):
+        return
+    rest = first.text[match.end() :]
+    parts[:1] = [
+        Tilde(match.group(1) or "", first.offset),
+        *([Literal(rest, first.offset + match.end())] if rest else []),
+    ]
+
+
+def _ends_in_backslash(line: str) -> bool:
+    """Whether a backslash that is not itself escaped ends the line."""
+    return (len(line) - len(line.rstrip("\\"))) % 2 == 1

@@ -45,11 +45,7 @@ _NAME_FOLLOWS = re.compile(r"[A-Za-z0-9_]")
 
 def program_text(node: Command | Sequence) -> str:
     """Canonical text on as many lines as it takes, ending with a newline unless empty."""
-    printer = _Printer(one_line=False)
-    if isinstance(node, Sequence):
-        text = printer.lines(node)
-    else:
-        text = _no_question(node, printer.command(node, ""))
+    text = _Printer(one_line=False).program(node)
     return f"{text}\n" if text else ""
 
 
@@ -69,6 +65,15 @@ class _Printer:
         self._bodies: list[str] = []  # here-documents to be written after the current line
 
     # -- commands ----------------------------------------------------------------------------------------------------
+
+    def program(self, node: Command | Sequence) -> str:
+        """Text of a whole program, without a newline at its end."""
+        lines: list[str] = []
+        for item in node.items if isinstance(node, Sequence) else [node]:
+            line = self.command(item, "") + self._take_bodies()
+            # Only a line of its own can be a question: a command that begins with `?` continues the line before.
+            lines.append(f"\\\n{line}" if line.startswith("?") and not isinstance(item, Ask) else line)
+        return "\n".join(lines)
 
     def command(self, node: Command | Sequence, indent: str) -> str:
         """Text of a command, without indentation before its first line and without a newline at its end."""
@@ -262,8 +267,8 @@ def _after_parenthesis(text: str) -> str:
 
 
 def _fresh_delimiter(body: str) -> str:
-    """A delimiter that is no line of the body."""
-    lines, number = set(body.split("\n")), 0
-    while (delimiter := f"EOF{number or ''}") in lines:
+    """A delimiter that is no line of the body, nor one that a backslash at the end of a line makes."""
+    body, number = body.replace("\\\n", ""), 0
+    while (delimiter := f"EOF{number or ''}") in body:
         number += 1
     return delimiter

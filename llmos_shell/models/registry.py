@@ -1,7 +1,8 @@
 """The models there are: the packaged `models.toml`, overridden and added to by the user's.
 
 Owns names and settings, not weights: whether a file is there and sound is looked at when somebody asks. A mistake in
-one entry makes that entry a problem, never the others; a file that is no TOML leaves the packaged models.
+one entry makes that entry a problem, never the others. A file that is wrong as a whole leaves the packaged models, by
+their names; which model is the default cannot be told then.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
+from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any
 
@@ -21,6 +23,7 @@ from llmos_shell.abi.types import ModelEntry, Sampling
 
 PACKAGED = os.path.join(os.path.dirname(os.path.abspath(__file__)), "models.toml")
 WEIGHTS_SUFFIX = ".gguf"
+MAX_NUMBER = 2**31 - 1
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+-]{0,63}")
 _KEYS = {field.name: field for field in msgspec.structs.fields(ModelEntry) if field.name != "name"}
@@ -39,8 +42,17 @@ class Listed(Struct, frozen=True):
 class Registry:
     """The models of one user. Reads the files again when they changed."""
 
-    def __init__(self, user_file: str | None = None, packaged: str = PACKAGED) -> None:
-        """`user_file` None: `models.toml` in the configuration folder. It need not exist."""
+    def __init__(
+        self,
+        user_file: str | None = None,
+        packaged: str = PACKAGED,
+        on_problem: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        """`user_file` None: `models.toml` in the configuration folder. It need not exist.
+
+        `on_problem` is told of each of the `problems` when the files were read.
+        """
+        self._on_problem = on_problem
         self.user_file = user_file or os.path.join(paths.config_dir(), "models.toml")
         self._files = (packaged, self.user_file)
         self._seen: tuple[tuple[int, int] | None, ...] = ()
@@ -52,7 +64,7 @@ class Registry:
 
     @property
     def default(self) -> str:
-        """The name of the model used when none is named; empty when no file says."""
+        """The name of the model used when none is named; empty when no file says, or a file is wrong."""
         self._refresh()
         return self._default
 
@@ -67,9 +79,11 @@ class Registry:
 
         A path gets the file's stem as its name, or where that stands for another file, the path itself; the name then
         stands for it as long as the registry lives. Whether the weights exist is not looked at. Raises ENOENT for an
-        unknown name, EINVAL for a broken entry.
+        unknown name, EINVAL for a broken entry, and for the default when there are `problems`.
         """
         self._refresh()
+        if not name and self._file_problems:
+            raise LlmosError(Code.EINVAL, self._file_problems[0], hint="mend it, or name a model")
         name = name or self._default
         if name in self._problems:
             raise LlmosError(Code.EINVAL, self._problems[name])
@@ -129,7 +143,11 @@ class Registry:
                 problems.append(str(error))
         if self._default and self._default not in {*self._entries, *self._problems}:
             problems.append(f"{self.user_file}: default: no model {self._default!r}")
+        if problems:
+            self._default = ""
         self._file_problems, self._seen = tuple(problems), seen
+        for problem in problems:
+            self._on_problem(problem)
 
     def _read(self, file: str) -> list[str]:
         """Takes over a file's entries; returns what is wrong outside of them."""
@@ -158,6 +176,8 @@ class Registry:
 
 def weights_size(entry: ModelEntry) -> tuple[int, str]:
     """(bytes of the weights, why they cannot be read)."""
+    if "\0" in entry.path:
+        return 0, "a path cannot hold the character 0"
     try:
         if os.path.isdir(entry.path):
             return 0, f"{entry.path} is a folder, not a weights file"
@@ -184,7 +204,9 @@ def _load(file: str) -> dict[str, Any]:
         return {}
     except OSError as error:
         raise LlmosError(Code.EIO, f"{file}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise LlmosError(Code.EINVAL, f"{file}: nested too deeply") from None
+    except ValueError as error:  # no TOML, not UTF-8, or a number of thousands of digits
         raise LlmosError(Code.EINVAL, f"{file}: {error}") from None
 
 
@@ -212,10 +234,23 @@ def _check(key: str, value: Any) -> None:
         msgspec.convert(value, _KEYS[key].type)
     except msgspec.ValidationError as error:
         raise ValueError(f".{key}: {str(error).partition(' - at ')[0].lower()}") from None
-    if key in ("context", "slots", "pool_tokens", "threads") and value < 1:
-        raise ValueError(f".{key}: must be at least 1")
+    least = {"context": 1, "slots": 1, "pool_tokens": 1, "threads": 1, "gpu_layers": -1}.get(key)
+    if least is not None and value < least:
+        raise ValueError(f".{key}: must be at least {least}")
+    if least is not None and value > MAX_NUMBER:
+        raise ValueError(f".{key}: must be at most {MAX_NUMBER}")
+    if key == "options":
+        _check_options(value)
     if key == "sampling":
         _check_sampling(value)
+
+
+def _check_options(options: dict[str, Any]) -> None:
+    """Whether they can be sent to a worker; what they mean is the kernel's to say."""
+    try:
+        msgspec.msgpack.encode(options)
+    except (OverflowError, RecursionError) as error:
+        raise ValueError(f".options: {error}") from None
 
 
 def _check_sampling(values: dict[str, Any]) -> None:

@@ -47,6 +47,10 @@ from llmos_shell.abi.worker import Load, ModelInfo
 BOS, END, VOCABULARY = 256, 257, 258
 END_TEXT = "<|end|>"
 KV_BYTES_PER_TOKEN = 16
+OPTIONS = (
+    "pages", "page_tokens", "slots", "context", "layout", "max_batch", "reply", "end_after", "step_seconds",
+    "token_seconds", "crash_at_token", "hang_at_token", "marker", "fail_load", "hang_load", "load_seconds", "counter",
+)  # fmt: skip
 
 _LETTERS = np.frombuffer(b"eeeetttaaaooiinnsshhrrdlucmwfgypbvk", dtype=np.uint8).astype(np.intp)
 _MASK = (1 << 64) - 1
@@ -81,6 +85,7 @@ def computed(counter: str) -> list[Computed]:
 def load(spec: Load) -> ScriptedEngine:
     """Loads the engine, as any kernel's `LoadEngine`."""
     options = spec.options
+    _check(options)
     if options.get("hang_load"):
         _hang()
     time.sleep(float(options.get("load_seconds", 0)))
@@ -268,6 +273,12 @@ def _hang() -> None:
         time.sleep(3600)
 
 
+def _check(options: dict[str, Any]) -> None:
+    for name in options:
+        if name not in OPTIONS:
+            raise LlmosError(Code.EINVAL, f"the kernel has no option `{name}`", hint=f"known: {', '.join(OPTIONS)}")
+
+
 def _info(spec: Load) -> ModelInfo:
     options = spec.options
     page_tokens = int(options.get("page_tokens", 16))
@@ -289,6 +300,7 @@ def _info(spec: Load) -> ModelInfo:
         max_batch=int(options.get("max_batch", 512)),
         threads=1,
         has_chat_template=True,
+        longest_piece_bytes=len(END_TEXT),
         description="scripted engine for tests",
     )
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from llmos_kernel_llamacpp.engine import load
-from llmos_kernel_llamacpp.loading import KvPlan, plan_kv
+from llmos_kernel_llamacpp.planning import KvPlan, plan_kv
 
 from llmos_shell.abi import PROTOCOL
 from llmos_shell.abi.engine import Chunk
@@ -170,3 +170,19 @@ def test_weights_can_be_read_without_mapping_or_repacking(tiny_model: str) -> No
         rows.append(engine.step([Chunk(0, 0, [1, 5, 6], True)])[0].copy())
         engine.close()
     assert all(np.allclose(row, rows[0], atol=1e-3) for row in rows)
+
+
+@pytest.mark.parametrize("options", [{"n_bacth": 5}, {"n_batch": 0}, {"mmap": "no"}, {"flash_attention": 2}])
+def test_wrong_options_are_refused(tiny_model: str, options: dict[str, Any]) -> None:
+    with pytest.raises(LlmosError, match="option") as caught:
+        load(_spec(tiny_model, options=options))
+    assert caught.value.code == Code.EINVAL
+
+
+def test_no_text_has_fewer_tokens_than_the_longest_piece_allows(tiny_model: str) -> None:
+    engine = load(_spec(tiny_model, slots=4, threads=1))
+    longest = engine.info.longest_piece_bytes
+    assert 0 < longest <= 16
+    for text in ("a" * 1000, " " * 1000, "日本" * 500, "</s>" * 200):
+        assert len(engine.tokenize(text, True)) * longest >= len(text.encode())
+    engine.close()

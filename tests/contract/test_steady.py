@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from llmos_kernel_llamacpp.engine import LlamaEngine, load
-from llmos_kernel_llamacpp.loading import KvPlan, least_rows, plan_kv
+from llmos_kernel_llamacpp.loading import least_rows
 from llmos_kernel_llamacpp.native import lib
+from llmos_kernel_llamacpp.planning import KvPlan, plan_kv
 from llmos_kernel_llamacpp.steady import MOST_ROWS, calls
 
 from llmos_shell.abi import PROTOCOL

@@ -12,10 +12,17 @@ from llmos_shell.daemon.syscalls import Context, Handler
 async def list_(context: Context, args: abi.Nothing) -> tuple[ModelStatus, ...]:
     """`models`; one loaded from a path is listed too."""
     core = context.core
-    listed = core.registry.listing()
-    known = {one.entry.path for one in listed}
-    listed += [core.registry.status(c.entry) for c in core.residency.all() if c.entry.path not in known]
-    return tuple(core.residency.status(one.entry, one.default, one.bytes, one.problem) for one in listed)
+    rows = {one.entry.name: one for one in core.registry.listing()}
+    for key, conductor in core.residency.loaded().items():
+        rows.setdefault(key, core.registry.status(conductor.entry))
+    return tuple(
+        core.residency.status(key, one.entry, one.default, one.bytes, one.problem) for key, one in rows.items()
+    )
+
+
+async def problems(context: Context, args: abi.Nothing) -> tuple[str, ...]:
+    """What is wrong with models.toml."""
+    return context.core.registry.problems
 
 
 async def load(context: Context, args: abi.ModelName) -> ModelStatus:
@@ -23,7 +30,8 @@ async def load(context: Context, args: abi.ModelName) -> ModelStatus:
     core = context.core
     conductor = await core.residency.get(args.model)
     one = core.registry.status(conductor.entry)
-    return core.residency.status(one.entry, one.default, one.bytes, one.problem)
+    key = core.residency.key_of(one.entry)
+    return core.residency.status(key, one.entry, one.default, one.bytes, one.problem)
 
 
 async def unload(context: Context, args: abi.ModelName) -> abi.Nothing:
@@ -46,6 +54,7 @@ async def list_kernels(context: Context, args: abi.Nothing) -> tuple[abi.KernelI
 
 HANDLERS: dict[str, Handler] = {
     "model.list": list_,
+    "model.problems": problems,
     "model.load": load,
     "model.unload": unload,
     "model.tokenize": tokenize,

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from msgspec import MsgspecError
 
 from llmos_shell.abi import syscalls as abi
 from llmos_shell.abi.errors import Code, LlmosError
-from llmos_shell.abi.types import ExitInfo, Kind, ProcessInfo
+from llmos_shell.abi.types import ExitInfo, Kind, ProcessInfo, State
 from llmos_shell.daemon import lifecycle, signals
 from llmos_shell.daemon.follow import Follower
 from llmos_shell.daemon.handlers.start import check_limits, check_nice, fork, spawn, take_input
@@ -15,19 +18,28 @@ from llmos_shell.daemon.process import Figures, Phase, Process
 from llmos_shell.daemon.record import decode_record, from_record
 from llmos_shell.daemon.syscalls import Context, Handler
 
+if TYPE_CHECKING:
+    from llmos_shell.daemon.core import Core
+
+MAX_HISTORY = 100_000
+"""Ended processes that `ps` shows at most; the journal keeps fewer."""
+
 
 async def list_(context: Context, args: abi.List) -> tuple[ProcessInfo, ...]:
     """`ps`."""
     core = context.core
     rows: dict[int, ProcessInfo] = {}
+    limit = min(max(0, args.limit), MAX_HISTORY)
     if args.all:
-        for old in await core.read(lambda: core.journal.history(max(0, args.limit))):
-            rows[old.pid] = _old_row(old.record)
+        rows = await core.read(lambda: _old_rows(core, limit))
     for process in core.table:
         if process.kind is Kind.SESSION and not args.sessions:
             continue
-        if process.alive or not process.reaped or process.pid in rows:
+        if process.alive or not process.reaped or args.all:
             rows[process.pid] = process.info(core.figures(process))
+    gone = sorted((row for row in rows.values() if row.state is State.GONE), key=lambda row: (row.ended or 0, row.pid))
+    for row in gone[: max(0, len(gone) - limit)]:
+        del rows[row.pid]
     return tuple(row for _, row in sorted(rows.items()))
 
 
@@ -65,6 +77,8 @@ async def wait(context: Context, args: abi.Wait) -> ExitInfo | None:
     def over() -> bool:
         return not process.alive or (args.until == "idle" and process.phase is Phase.IDLE)
 
+    if args.timeout is not None and not args.timeout >= 0:
+        raise LlmosError(Code.EINVAL, f"a time-out of {args.timeout} s", hint="use 0 or more")
     try:
         async with asyncio.timeout(args.timeout):
             await until(process, over)
@@ -132,10 +146,18 @@ async def until(process: Process, over: Callable[[], bool]) -> None:
         process.watchers.discard(look)
 
 
-def _old_row(data: bytes) -> ProcessInfo:
-    """The row of a process that only the journal remembers."""
-    record = decode_record(data)
-    return from_record(record, [], "").info(Figures(record.token_count))
+def _old_rows(core: Core, limit: int) -> dict[int, ProcessInfo]:
+    """The rows of the newest processes that the journal has as ended, as far as they can be read. Not on the loop."""
+    rows: dict[int, ProcessInfo] = {}
+    for old in core.journal.history(limit):
+        try:
+            record = decode_record(old.record)
+        except (MsgspecError, ValueError) as error:
+            text = f"process {old.pid} cannot be read back: {error}"
+            core.loop.call_soon_threadsafe(core.events.warning, "journal", text)
+        else:
+            rows[old.pid] = from_record(record, [], "").info(Figures(record.token_count))
+    return rows
 
 
 def _model_process(context: Context, pid: int) -> Process:

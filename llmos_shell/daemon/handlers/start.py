@@ -26,6 +26,8 @@ ANSWER_SECONDS = 5.0
 
 NAME_LENGTH = 40
 MAX_FORKS = 1024
+MAX_STOPS, MAX_STOP_LENGTH = 64, 1024
+"""Stop strings, and characters of each: they are looked for at every token, between the steps of all."""
 
 
 async def spawn(context: Context, args: abi.Spawn) -> abi.Spawned:
@@ -45,14 +47,17 @@ async def spawn(context: Context, args: abi.Spawn) -> abi.Spawned:
         await asyncio.wait([outcome], timeout=ANSWER_SECONDS)
         await core.durable()
     except asyncio.CancelledError:
-        lifecycle.end(core, process, Reason.INTERRUPT)
-        lifecycle.reap(core, process)
+        if not core.closing:
+            lifecycle.end(core, process, Reason.INTERRUPT)
+            lifecycle.reap(core, process)
         raise
     if not outcome.done():
         outcome.cancel()
         return abi.Spawned(process.pid)
     error = outcome.result()
-    if error is not None and process.alive:
+    if error is not None and process.alive and not core.closing:
+        if error.code == Code.E2BIG:  # whoever sent it has it: no need to fill the journal with it
+            process.turns.clear()
         lifecycle.end(core, process, Reason.ERROR, str(error))
         lifecycle.reap(core, process)
         raise error
@@ -109,6 +114,7 @@ async def fork(context: Context, args: abi.Fork) -> abi.Forked:
     if source.kind is Kind.SESSION:
         raise LlmosError(Code.EINVAL, f"{args.pid} is a session and cannot be copied", pid=args.pid)
     core.registry.resolve(source.model)
+    core.table.require_room(args.count)
     children = [_copy(context, source, args) for _ in range(args.count)]
     for child in children:
         lifecycle.spawned(core, child)
@@ -212,6 +218,7 @@ def _copy(context: Context, source: Process, args: abi.Fork) -> Process:
     child.tokens = list(source.tokens)
     child.turn_start, child.turn_offset = source.turn_start, source.turn_offset
     child.output.append(source.output.read(0))
+    child.held, child.weights = source.held, source.weights
     child.output.marks = list(source.output.marks)
     child.output.mark_offsets = list(source.output.mark_offsets)
     child.prompt_tokens = len(child.tokens)
@@ -222,6 +229,8 @@ def _copy(context: Context, source: Process, args: abi.Fork) -> Process:
         child.chat, child.phase = True, Phase.IDLE
     elif source.interrupting:
         child.phase = Phase.IDLE
+        child.output.append(child.held)
+        child.held = ""
         child.turns.append(Turn(child.answer_role, child.output.read(child.turn_offset), 0, Reason.INTERRUPT))
         child.known = len(child.turns)
     core.journal.append(child.pid, 0, child.tokens[:], child.output.read(0), turn=len(child.turns) - 1, role="fork")
@@ -249,7 +258,9 @@ def _check_sampling(s: Sampling) -> None:
         ("top_k", s.top_k < 0, "0 (off) or more"),
         ("top_p", not 0 < s.top_p <= 1, "above 0, up to 1 (off)"),
         ("min_p", not 0 <= s.min_p <= 1, "0 (off) to 1"),
-        ("repeat_penalty", s.repeat_penalty <= 0, "above 0; 1 is off"),
+        ("repeat_penalty", not 0.01 <= s.repeat_penalty <= 100, "0.01 to 100; 1 is off"),
+        ("presence_penalty", not -100 <= s.presence_penalty <= 100, "-100 to 100; 0 is off"),
+        ("frequency_penalty", not -100 <= s.frequency_penalty <= 100, "-100 to 100; 0 is off"),
         ("repeat_last", s.repeat_last < 0, "0 (off) or more"),
         ("max_tokens", s.max_tokens is not None and s.max_tokens < 1, "1 or more"),
         ("logprobs", not 0 <= s.logprobs <= 100, "0 (off) to 100"),
@@ -258,6 +269,10 @@ def _check_sampling(s: Sampling) -> None:
     for name, is_wrong, allowed in wrong:
         if is_wrong:
             raise LlmosError(Code.EINVAL, f"{name} {getattr(s, name)} is out of range", hint=f"use {allowed}")
+    longest = max(map(len, s.stop), default=0)
+    if len(s.stop) > MAX_STOPS or longest > MAX_STOP_LENGTH:
+        text = f"there are {len(s.stop)} stop strings, the longest of {longest} characters"
+        raise LlmosError(Code.EINVAL, text, hint=f"use at most {MAX_STOPS}, of at most {MAX_STOP_LENGTH} characters")
 
 
 def check_nice(value: int) -> None:
@@ -269,5 +284,5 @@ def check_nice(value: int) -> None:
 def check_limits(limits: Limits) -> None:
     """Raises EINVAL for a limit that is not positive."""
     for name, value in (("tokens", limits.tokens), ("seconds", limits.seconds), ("kv_tokens", limits.kv_tokens)):
-        if value is not None and value <= 0:
+        if value is not None and not value > 0:
             raise LlmosError(Code.EINVAL, f"a limit of {value:g} {name} is not positive")

@@ -8,6 +8,7 @@ from llmos_shell.abi.syscalls import (
     KERNEL_LIST,
     MODEL_LIST,
     MODEL_LOAD,
+    MODEL_PROBLEMS,
     MODEL_TOKENIZE,
     MODEL_UNLOAD,
     KernelInfo,
@@ -37,14 +38,17 @@ _MODEL_COLUMNS = (
 
 def _models(context: Context, args: Args) -> int:
     found: tuple[ModelStatus, ...] = context.client.call(MODEL_LIST, Nothing())
+    problems: tuple[str, ...] = context.client.call(MODEL_PROBLEMS, Nothing())
+    for problem in problems:
+        print(f"llmos: models: {problem}", file=context.err)
     shown = [status for status in found if not args.loaded or status.worker is not None]
     if args.json:
         context.out.write(to_json(shown))
-        return 0
+        return bool(problems)
     rows = [_model_row(status) for status in shown]
     colours = ["red" if status.problem else "green" if status.worker is not None else "" for status in shown]
     context.out.write(render(_MODEL_COLUMNS, rows, style_of(context), colours))
-    return 0
+    return bool(problems)
 
 
 def _model_row(status: ModelStatus) -> list[str]:

@@ -86,6 +86,11 @@ class TestUserFile:
             ('path = "x"\nlayout = "both"', "models.bad.layout: invalid enum value 'both'"),
             ('path = "x"\nsampling = {heat = 1}', "models.bad.sampling.heat: unknown key"),
             ('path = "x"\nsampling = {top_k = "1"}', "models.bad.sampling: Expected `int`, got `str` - at `$.top_k`"),
+            ('path = "x"\nthreads = 99999999999', "models.bad.threads: must be at most 2147483647"),
+            (
+                'path = "x"\noptions = {a = 99999999999999999999999}',
+                "models.bad.options: can't serialize ints < -2**63 or > 2**64 - 1",
+            ),
             ("path = 5", "models.bad.path: expected `str`, got `int`"),
             ("", "models.bad.path: missing"),
         ],
@@ -109,8 +114,10 @@ class TestUserFile:
 
     def test_a_file_that_is_no_toml_leaves_the_packaged_models(self, user_file: Path) -> None:
         registry = written(user_file, "[models.x\npath = ")
-        assert registry.resolve().name == "tiny"
+        assert registry.resolve("tiny").name == "tiny"
         (problem,) = registry.problems
+        with pytest.raises(LlmosError, match=re.escape(problem)):
+            registry.resolve()
         assert problem.startswith(f"{user_file}: ")
         assert "line 1" in problem
         with pytest.raises(LlmosError, match=re.escape(problem)):
@@ -156,6 +163,10 @@ class TestResolve:
         names = [registry.resolve(path).name for path in ("/a/x.gguf", "/b/x.gguf", "/a/x.gguf", "/c/tiny.gguf")]
         assert names == ["x", "/b/x.gguf", "x", "/c/tiny.gguf"]
         assert registry.resolve("/b/x.gguf").path == "/b/x.gguf"
+
+    def test_a_path_no_file_can_have(self, user_file: Path) -> None:
+        registry = written(user_file, '[models.x]\npath = "a\\u0000"\n')
+        assert "character 0" in registry.status(registry.resolve("x")).problem
 
     def test_weights_that_are_a_folder(self, user_file: Path) -> None:
         registry = written(user_file, '[models.x]\npath = "."\n')
