@@ -42,6 +42,7 @@ _LITERAL = re.compile(r"[^ \t\n|&;<>()\\'\"`$]+")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _DOLLAR_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*|[0-9@*#?$!-]")
 _BRACED_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*|[0-9]+|[@*#?$!-]")
+_BRACE_CLOSE = re.compile(r"(?:\\\n)*\}")
 _PARAMETER_OPERATOR = re.compile(r":?[-=?+]|##?|%%?")
 _TILDE = re.compile(r"~([A-Za-z_][A-Za-z0-9_.-]*)?(?=/|\Z)")
 _ANSI_QUOTED = re.compile(r"(?:[^\\']|\\.)*", re.DOTALL)
@@ -303,14 +304,15 @@ class Lexer:
         text, at = self.text, position + 2
         length = text.startswith("#", at) and not text.startswith("}", at + 1)
         match = _BRACED_NAME.match(text, at + 1 if length else at)
-        if length and (match is None or not text.startswith("}", match.end())):
+        if length and (match is None or not _BRACE_CLOSE.match(text, match.end())):
             length, match = False, _BRACED_NAME.match(text, at)
         if match is None:
             self.fail("bad substitution", position, incomplete=at >= len(text))
         name, at = match.group(), match.end()
-        if text.startswith("}", at):
+        close = _BRACE_CLOSE.match(text, at)
+        if close is not None:
             parts.append(Parameter(name, "len" if length else "", offset=position + self.base))
-            return at + 1
+            return close.end()
         operator = _PARAMETER_OPERATOR.match(text, at)
         if operator is None:
             self.fail("bad substitution", position, incomplete=at >= len(text))

@@ -479,7 +479,7 @@ class Parser(Lexer):
         self._skip_newlines()
         if self.kind == EOF:
             self.fail(f"function `{name}` has no body", start, incomplete=True)
-        if self.value in ("in", "function") or self.value not in RESERVED and self.value != "(":
+        if self.value in ("in", "function") or (self.value not in RESERVED and self.value != "("):
             self._unexpected("`{`")
         body = self._command()
         self.depth -= 1

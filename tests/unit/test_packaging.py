@@ -64,9 +64,7 @@ def test_wheel_ships_no_tests_or_caches(wheel_names: set[str]) -> None:
 @pytest.mark.parametrize("name", ["kernels", "plugins"])
 def test_source_roots_are_not_importable(name: str, tmp_path: Path) -> None:
     """Others probe for packages of these names (`kernels` is one on PyPI); they must never find our folders."""
-    probe = (
-        f"import importlib.util as u; s = u.find_spec({name!r}); print(s and s.submodule_search_locations)"
-    )
+    probe = f"import importlib.util as u; s = u.find_spec({name!r}); print(s and s.submodule_search_locations)"
     found = subprocess.run([sys.executable, "-c", probe], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert str(ROOT) not in found.stdout
     assert not (ROOT / name / "__init__.py").exists()

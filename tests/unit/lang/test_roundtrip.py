@@ -1,5 +1,9 @@
-"""What is printed parses to the same tree; and no text, however mangled, raises anything but `ShellSyntaxError`."""
+"""What is printed parses to the same tree; and no text, however mangled, raises anything but `ShellSyntaxError`.
 
+The property tests try the same few examples each time; `LLMOS_FUZZ=number` (`make fuzz`) tries that many random ones.
+"""
+
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,6 +16,8 @@ from llmos_shell.lang.errors import ShellSyntaxError
 from llmos_shell.lang.parser import parse
 from llmos_shell.lang.printer import one_line, program_text
 
+FUZZ = int(os.environ.get("LLMOS_FUZZ") or 0)
+
 SPEC = Path(__file__).parents[2] / "spec"
 
 PIECES = [
@@ -21,6 +27,16 @@ PIECES = [
     "until", "do", "done", "for", "in", "case", "esac", "x)", "function", "f()", "#c", "$", "$'", "$\"", "~", "~/a",
     "*", "?", "[a-z]", "? why", "=", "1", "+", "é", "\x01", "%", "${", "$@", "$*", "$1", "$10", "-", ":", "$!",
 ]  # fmt: skip
+
+
+def examples(number):
+    """Marks a property test: so many examples, always the same ones, or the big form."""
+
+    def mark(test):
+        form = settings(max_examples=FUZZ or number, deadline=None, derandomize=not FUZZ, print_blob=True)
+        return pytest.mark.fuzz(form(test))
+
+    return mark
 
 
 def programs():
@@ -87,27 +103,29 @@ def check(text: str) -> None:
     assert parse(printed, ask=True) == tree, printed
     assert program_text(parse(printed, ask=True)) == printed
     one_line(tree)
+    for item in tree.items:
+        assert parse(program_text(item), ask=True).items == [item]
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(programs())
 def test_printed_programs_are_the_same(text):
     check(text)
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(st.lists(st.sampled_from(PIECES), max_size=25).map("".join))
 def test_token_soup(text):
     check(text)
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(st.text(max_size=60))
 def test_any_text(text):
     check(text)
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(st.data())
 def test_mutated_programs(data):
     text = data.draw(programs())
@@ -118,12 +136,52 @@ def test_mutated_programs(data):
     check(text)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(programs(), st.data())
 def test_every_beginning_is_complete_incomplete_or_wrong(text, data):
     beginning = text[: data.draw(st.integers(0, len(text)))]
     with suppress(ShellSyntaxError):
         parse(beginning, more=True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "foo &?", "a; ? b", ">f ?x | cat", "? why\na & ?",  # a command that begins with `?` is no question
+        "a ~\\\n", "a ~\\\nb/x", "${x:-~\\\n}", "${x:-\\\n~/a}",  # a joined line hides no tilde
+        "${#-\\\n}", '"${##\\\n}"', "${x\\\n}", "${#\\\n}",
+        "a <<E\nb\\\nE\nc\nE\n", "a <<EOF\nb\nEO\\\nF\n", "a <<E\nb\\", "a <<E\nb\\\n", "a <<E\nb\\\\\nE\n",
+        "a <<-E\n\tb\\\n\tc\n\tE\n", "a <<X\n$(b '\nEO\\\nF\n')\nX\n",
+        "a <<E\n$(b <<G)\nE\n", "a <<E\n$(b <<G)\nG\nE\n", "f() { a\n} <<E\nb\nE\n",
+        "a $(($(b <<E) ) )\nc\nE\n",  # read as arithmetic first
+        "f() in <&-", "f() function g { a; }",
+    ],
+)  # fmt: skip
+def test_cases_found(text):
+    check(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ("a ~\\\nb/x", "a ~b/x"),
+        ("${#-\\\n}", "${#-}"),
+        ("a <<E\nb\\\nE\nc\nE\n", "a <<F\nbE\nc\nF\n"),
+        ("a <<EOF\nb\nEO\\\nF\nc", "a <<E\nb\nE\nc"),
+        ("a <<-E\n\tb\\\n\tc\n\tE\n", "a <<E\nb\tc\nE\n"),
+        ("a <<E\nb\\", "a <<E\nb\nE\n"),
+        ("a <<E\n$(b <<G)\nE\nc", "a <<E\n$(b <<G\nG\n)\nE\nc"),
+        ("a $(($(b <<E) ) )\nc\nE\n", "a $( ( $(b <<E\nc\nE\n) ) )"),
+    ],
+)
+def test_joined_lines_and_here_documents(text, same):
+    assert parse(text) == parse(same)
+
+
+@pytest.mark.parametrize("text", ["f() in <&-", "f() function g { a; }", "f() ! a"])
+def test_what_is_no_body_of_a_function(text):
+    with pytest.raises(ShellSyntaxError):
+        parse(text)
 
 
 @pytest.mark.parametrize("path", sorted(SPEC.glob("*.test")), ids=lambda path: path.stem)
