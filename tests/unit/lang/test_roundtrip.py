@@ -5,6 +5,7 @@ The property tests try the same few examples each time; `LLMOS_FUZZ=number` (`ma
 
 import os
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,7 @@ def examples(number):
     return mark
 
 
+@cache
 def programs():
     """Well-formed programs, by grammar."""
     name = st.sampled_from(["a", "foo", "x1", "b_c"])
