@@ -18,7 +18,7 @@ from msgspec import msgpack
 
 from llmos_shell import paths
 from llmos_shell.abi import PROTOCOL
-from llmos_shell.abi.errors import LlmosError
+from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.framing import Splitter, encode
 from llmos_shell.abi.syscalls import BUILTIN, Nothing
 from llmos_shell.abi.wire import Bye, Call, Cancel, ClientMessage, Failure, Hello, Item, Reply, Welcome
@@ -102,6 +102,8 @@ class FakeDaemon:
         args = msgspec.convert(call.args, BUILTIN[call.name].args)
         self.calls.append((call.name, args))
         try:
+            if call.name not in self.handlers:
+                raise LlmosError(Code.ENOSYS, f"the fake daemon has no {call.name}")
             result = self.handlers[call.name](args)
             if BUILTIN[call.name].streams:
                 for item in result:
@@ -123,6 +125,7 @@ def fake_daemon(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fake
     os.makedirs(paths.runtime_dir(), mode=0o700, exist_ok=True)
     daemon = FakeDaemon(paths.socket_path())
     daemon.handlers["proc.wait"] = lambda args: None
+    daemon.handlers["model.problems"] = lambda args: ()
     yield daemon
     daemon.close()
 
