@@ -54,11 +54,6 @@ def one_line(node: Command | Sequence) -> str:
     return _Printer(one_line=True).command(node, "")
 
 
-def word_text(word: Word) -> str:
-    """One word as written in a command."""
-    return _Printer(one_line=False).word(word)
-
-
 class _Printer:
     def __init__(self, *, one_line: bool) -> None:
         self._one_line = one_line

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from llmos_shell.abi.errors import Code, LlmosError
@@ -27,8 +26,3 @@ def resolve(context: Context, target: int | str) -> tuple[int, ...]:
 def resolve_one(context: Context, target: int | str) -> int:
     """The PID of a target; of a job with several processes the last one's."""
     return resolve(context, target)[-1]
-
-
-def resolve_all(context: Context, targets: Iterable[int | str]) -> list[int]:
-    """The PIDs of all targets."""
-    return [pid for target in targets for pid in resolve(context, target)]
