@@ -1,7 +1,7 @@
 """How a built-in command is declared, and what it is given when it runs.
 
-One declaration gives parsing, `--help`, completion, `man` and the pages under docs/. Command modules live in
-`commands/`, one per family; each is imported only when one of its commands is used.
+One declaration gives parsing, `--help`, `man`, `apropos`, completion and the pages under docs/, and tests run its
+examples. Command modules live in `commands/`; each is imported only when one of its commands is used.
 """
 
 from __future__ import annotations
@@ -66,19 +66,58 @@ class Args(dict[str, Any]):
             raise AttributeError(name) from None
 
 
-class Command(Struct, frozen=True):
-    """A built-in command's declaration. `run` returns its exit status."""
+class Example(Struct, frozen=True, omit_defaults=True):
+    """A command line and what it does; tests run every one that has no `untested`.
 
+    `before` is run first, in the same shell, and shown nowhere; the PID that it leaves in `pid` stands for 12 in the
+    line. The folder of the test holds notes.txt, report.md, main.py and the like.
+    """
+
+    line: str
+    does: str
+    output: str = ""  # what it prints, where that is certain; shown on the page
+    status: int = 0
+    before: str = ""
+    untested: str = ""  # why no test can run it
+
+
+class _Named(Struct, frozen=True):
     name: str
-    summary: str
-    run: Callable[[Context, Args], int]
+    summary: str  # a phrase, without capital and full stop
+
+
+class Manual(_Named, frozen=True, kw_only=True):
+    """All that is known about a command, be it part of the language or not: the one source of its pages.
+
+    Texts are Markdown of a modest kind: paragraphs, `code`, and blocks of lines that begin with two spaces, which stay
+    as they are.
+    """
+
+    family: str = ""  # heading in `help`
+    synopsis: tuple[str, ...] = ()  # the ways to call it; none: one, made from options and operands
     options: tuple[Option, ...] = ()
     operands: tuple[Operand, ...] = ()
     description: str = ""
-    examples: tuple[tuple[str, str], ...] = ()  # (command line, what it does)
-    family: str = ""  # heading in `help`
+    examples: tuple[Example, ...] = ()
+    exit_statuses: tuple[tuple[str, str], ...] = ()  # none: those that every command has
+    environment: tuple[tuple[str, str], ...] = ()  # variables that matter, with their meaning
+    files: tuple[tuple[str, str], ...] = ()
+    see_also: tuple[str, ...] = ()  # commands and topics
+
+
+class Command(Manual, frozen=True):
+    """A built-in command's declaration. `run` returns its exit status."""
+
+    run: Callable[[Context, Args], int]
     raw: bool = False  # options end at the first operand, as for `nice CMD -x`
     rewrite: Callable[[Sequence[str]], list[str]] | None = None  # e.g. `kill -9` into `kill -s 9`
+
+
+ERROR_STATUSES = (
+    ("1", "something failed; one line on standard error says what"),
+    ("2", "it was called wrongly"),
+)
+"""What every command's exit status means, besides 0 and what is its own."""
 
 
 class ShellLike(Protocol):
@@ -98,6 +137,9 @@ class ShellLike(Protocol):
 
     def run_words(self, words: Sequence[str], context: Context) -> int:
         """Runs a command given as words (for `time`, `nice`, `nohup`), in the given context."""
+
+    def run_host(self, words: Sequence[str], context: Context) -> int:
+        """Runs a program of the host in the foreground, to its end, and returns its exit status."""
 
     def jobs(self) -> Any:
         """The job table (`llmos_shell.shell.interpreter.jobs.Jobs`)."""

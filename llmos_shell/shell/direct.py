@@ -60,6 +60,22 @@ class DirectShell:
             return context.error(words[0], unknown_command(words[0])) + 126
         return commands.invoke(command, words[1:], context)
 
+    def run_host(self, words: Sequence[str], context: Context) -> int:
+        """Runs a program of the host in the foreground. While it runs, Ctrl-C is its business alone."""
+        import signal
+        import subprocess
+
+        try:
+            program = subprocess.Popen(words)
+        except FileNotFoundError:
+            return context.error(words[0], "no such program") + 126
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            status = program.wait()
+        finally:
+            signal.signal(signal.SIGINT, before)
+        return status if status >= 0 else 128 - status
+
     def jobs(self) -> NoJobs:
         """An empty table: jobs belong to a shell with a language."""
         return NoJobs()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from textwrap import fill
 
 from llmos_shell.shell.arguments import usage
-from llmos_shell.shell.command import Command, Option
+from llmos_shell.shell.command import Command, Example, Option
 
 WIDTH = 96
 _COLUMN = 26
@@ -23,7 +23,7 @@ def render_help(command: Command) -> str:
     rows.append(_row("    --help", "print this page"))
     parts.append("Options:\n" + "".join(rows))
     if command.examples:
-        parts.append("Examples:\n" + "".join(_example(line, does) for line, does in command.examples))
+        parts.append("Examples:\n" + "".join(map(_example, command.examples)))
     return "\n".join(parts)
 
 
@@ -39,7 +39,7 @@ def render_markdown(command: Command) -> str:
         lines += [f"| `{name.replace('|', '&#124;')}` | {text.replace('|', '&#124;')} |" for name, text in rows]
         lines.append("")
     if command.examples:
-        lines += [line for example in command.examples for line in (f"    {example[0]}", f"        {example[1]}")]
+        lines += [line for example in command.examples for line in (f"    {example.line}", f"        {example.does}")]
         lines.append("")
     return "\n".join(lines)
 
@@ -79,5 +79,5 @@ def _row(name: str, text: str) -> str:
     return head + ("\n" + " " * (_COLUMN + 2)).join(lines) + "\n"
 
 
-def _example(line: str, does: str) -> str:
-    return f"  {line}\n      {does}\n"
+def _example(example: Example) -> str:
+    return f"  {example.line}\n      {example.does}\n"

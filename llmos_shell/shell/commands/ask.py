@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.syscalls import MODEL_LIST, Nothing, Output, Spawn
 from llmos_shell.abi.types import Message, ModelStatus
-from llmos_shell.shell.command import Args, Command, Context, Operand, Option
+from llmos_shell.shell.command import Args, Command, Context, Example, Operand, Option
 from llmos_shell.shell.commands.run import (
     LIMIT_OPTIONS,
     exit_status,
@@ -123,8 +123,8 @@ COMMANDS = (
             "is an assistant that knows this shell: it answers with a command line, or in a sentence."
         ),
         examples=(
-            ("ask list processes by memory", "from the built-in assistant"),
-            ('ask -m qwen "Why is the sky blue?"', "from another model"),
+            Example("ask list processes by memory", "from the built-in assistant"),
+            Example('ask -m qwen "Why is the sky blue?"', "from another model"),
         ),
     ),
     Command(
@@ -137,6 +137,6 @@ COMMANDS = (
             "In a shell on a terminal the command line it proposes is put at the prompt, to be looked at, changed and "
             "run; it is never run by itself."
         ),
-        examples=(("? pause process 12", "proposes `stop 12`"),),
+        examples=(Example("? pause process 12", "proposes `stop 12`"),),
     ),
 )

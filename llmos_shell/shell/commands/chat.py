@@ -5,7 +5,7 @@ from __future__ import annotations
 from llmos_shell.abi.errors import LlmosError
 from llmos_shell.abi.syscalls import PROC_ADOPT, PROC_DETACH, PROC_FORK, PROC_INFO, Adopt, Fork, Forked, Pid, Spawn
 from llmos_shell.abi.types import ProcessInfo
-from llmos_shell.shell.command import Args, Command, Context, Operand, Option, UsageError
+from llmos_shell.shell.command import Args, Command, Context, Example, Operand, Option, UsageError
 from llmos_shell.shell.commands.run import LIMIT_OPTIONS, limits_of, spawn
 from llmos_shell.shell.conversation import Conversation, converse, read_lines
 from llmos_shell.shell.prompts import MODEL_OPTION, SAMPLING_OPTIONS, resolve_model, sampling_of
@@ -108,9 +108,9 @@ COMMANDS = (
             "/help lists the commands that begin with a slash."
         ),
         examples=(
-            ('chat -s "Answer in one word."', "with the default model"),
-            ("chat --resume 12", "go on where process 12 ended"),
-            ("printf 'hello\\nbye\\n' | chat", "two turns from a script"),
+            Example('chat -s "Answer in one word."', "with the default model"),
+            Example("chat --resume 12", "go on where process 12 ended"),
+            Example("printf 'hello\\nbye\\n' | chat", "two turns from a script"),
         ),
     ),
 )

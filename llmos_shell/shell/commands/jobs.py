@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.syscalls import PROC_DETACH, Pid
-from llmos_shell.shell.command import Args, Command, Context, Operand, Option
+from llmos_shell.shell.command import Args, Command, Context, Example, Operand, Option
 from llmos_shell.shell.interpreter import bridge
 from llmos_shell.shell.interpreter.control import StopRequested
 from llmos_shell.shell.interpreter.jobs import Job, Jobs, ModelMember, ThreadMember
@@ -214,7 +214,7 @@ COMMANDS = (
             Option(("--json",), "as JSON"),
         ),
         operands=(_JOBS,),
-        examples=(('run "a long story" > story.txt &', "a job"), ("jobs -l", "with its PID")),
+        examples=(Example('run "a long story" > story.txt &', "a job"), Example("jobs -l", "with its PID")),
     ),
     Command(
         "fg",
@@ -238,7 +238,7 @@ COMMANDS = (
         family="shell",
         operands=(Operand("TARGET", f"{_SPEC}; none: all jobs of this shell", "str", required=False, many=True),),
         description="The exit status is that of the last one; 127 if there is no such job.",
-        examples=(("wait %1", "the first job"), ("wait 12", "a process, also of another shell")),
+        examples=(Example("wait %1", "the first job"), Example("wait 12", "a process, also of another shell")),
     ),
     Command(
         "disown",

@@ -18,7 +18,7 @@ from llmos_shell.abi.syscalls import (
     TokenList,
 )
 from llmos_shell.abi.types import ModelStatus
-from llmos_shell.shell.command import Args, Command, Context, Operand, Option
+from llmos_shell.shell.command import Args, Command, Context, Example, Operand, Option
 from llmos_shell.shell.prompts import MODEL_OPTION, gather, resolve_model
 from llmos_shell.shell.streaming import Progress
 from llmos_shell.shell.tables import Column, render, size, style_of, to_json
@@ -157,6 +157,6 @@ COMMANDS = (
         family="models",
         options=(MODEL_OPTION, Option(("-i", "--ids"), "print the tokens instead of their number"), _JSON),
         operands=(Operand("TEXT", "a text; none: standard input", required=False, many=True),),
-        examples=(("tokenize < notes.txt", "would it fit?"),),
+        examples=(Example("tokenize < notes.txt", "would it fit?"),),
     ),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from llmos_shell.abi.syscalls import PROC_FORK, PROC_INFO, PROC_TRANSCRIPT, Fork, Forked, Pid, Transcript
 from llmos_shell.abi.types import ExitInfo, ProcessInfo, State
-from llmos_shell.shell.command import Args, Command, Context, Operand, Option, UsageError
+from llmos_shell.shell.command import Args, Command, Context, Example, Operand, Option, UsageError
 from llmos_shell.shell.commands.chat import show_so_far
 from llmos_shell.shell.conversation import Conversation, Ended, converse, read_lines
 from llmos_shell.shell.streaming import describe_exit, follow_output
@@ -138,7 +138,7 @@ COMMANDS = (
             "Shows what was said so far. A conversation goes on, and Ctrl-D leaves it as it is; of any other process "
             "the output is shown to its end, and Ctrl-C stops watching it. The exit status is the process's."
         ),
-        examples=(("attach 12", "from any terminal of yours"),),
+        examples=(Example("attach 12", "from any terminal of yours"),),
     ),
     Command(
         "log",
@@ -152,7 +152,7 @@ COMMANDS = (
             Option(("--json",), "as JSON, with tokens and reasons"),
         ),
         operands=(Operand("PID", "processes, or jobs such as %1", "pid", many=True),),
-        examples=(("log 12 > talk.txt", "keep a transcript"), ("log -f 12", "watch it write")),
+        examples=(Example("log 12 > talk.txt", "keep a transcript"), Example("log -f 12", "watch it write")),
     ),
     Command(
         "fork",
@@ -171,6 +171,6 @@ COMMANDS = (
             "Prints the PIDs of the copies. They share the memory of what was said so far. A copy of a generation goes "
             "on generating, a copy of a conversation sleeps until it is spoken to; ended processes can be copied too."
         ),
-        examples=(("fork -n 3 12", "three ways on from process 12"),),
+        examples=(Example("fork -n 3 12", "three ways on from process 12"),),
     ),
 )

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from llmos_shell.abi.errors import LlmosError
 from llmos_shell.abi.syscalls import PROC_INFO, Pid
 from llmos_shell.abi.types import ProcessInfo
-from llmos_shell.shell.command import Args, Command, Context, Operand, Option, UsageError
+from llmos_shell.shell.command import Args, Command, Context, Example, Operand, Option, UsageError
 from llmos_shell.shell.tables import duration
 
 _COMMAND = (Operand("COMMAND", "a command and its arguments", "command", many=True),)
@@ -83,7 +83,7 @@ COMMANDS = (
         operands=(Operand("COMMAND", "a command; none: print the nice value", "command", required=False, many=True),),
         raw=True,
         rewrite=_rewrite_nice,
-        examples=(('nice -n 15 run "count sheep"', "whenever nothing else has to run"),),
+        examples=(Example('nice -n 15 run "count sheep"', "whenever nothing else has to run"),),
     ),
     Command(
         "nohup",
@@ -96,7 +96,7 @@ COMMANDS = (
             "If the terminal is closed meanwhile, they carry on; `ps` finds them, `attach` shows them. What a "
             "background `run` or `ask` writes to a file or a pipe goes on being written."
         ),
-        examples=(('nohup run "a long story" > story.txt &', "go home meanwhile"),),
+        examples=(Example('nohup run "a long story" > story.txt &', "go home meanwhile"),),
     ),
     Command(
         "time",
@@ -106,6 +106,6 @@ COMMANDS = (
         operands=_COMMAND,
         raw=True,
         description="Writes elapsed time, device time, tokens and the time to the first token on standard error.",
-        examples=(('time run -n 100 "Once"', "how fast is it?"),),
+        examples=(Example('time run -n 100 "Once"', "how fast is it?"),),
     ),
 )

@@ -7,7 +7,7 @@ from typing import Any
 
 from llmos_shell.abi.syscalls import PROC_LIST, List
 from llmos_shell.abi.types import Kind, KvState, ProcessInfo, State
-from llmos_shell.shell.command import Args, Command, Context, Operand, Option
+from llmos_shell.shell.command import Args, Command, Context, Example, Operand, Option
 from llmos_shell.shell.tables import Column, Style, clean, cut, duration, render, style_of, to_json
 
 SORT_KEYS: dict[str, Callable[[ProcessInfo], Any]] = {
@@ -166,9 +166,9 @@ COMMANDS = (
             "those it generated, TIME the seconds of device time it used."
         ),
         examples=(
-            ("ps --sort memory", "the largest first"),
-            ("ps -a --json", "everything, for a program"),
-            ("kill $(ps -q -m tiny)", "end all processes of a model"),
+            Example("ps --sort memory", "the largest first"),
+            Example("ps -a --json", "everything, for a program"),
+            Example("kill $(ps -q -m tiny)", "end all processes of a model"),
         ),
     ),
     Command(

@@ -20,7 +20,7 @@ from llmos_shell.abi.syscalls import (
     Wait,
 )
 from llmos_shell.abi.types import ExitInfo, Limits, Message, Signal, TokenLogprob
-from llmos_shell.shell.command import Args, Command, Context, Operand, Option, UsageError
+from llmos_shell.shell.command import Args, Command, Context, Example, Operand, Option, UsageError
 from llmos_shell.shell.limits import shell_limits
 from llmos_shell.shell.prompts import MODEL_OPTION, SAMPLING_OPTIONS, Prompt, gather, sampling_of
 from llmos_shell.shell.streaming import Followed, Progress, call_again, describe_exit, describe_prefill, follow_output
@@ -239,10 +239,10 @@ COMMANDS = (
             "the process's: 0 finished, 124 limit, 130 interrupted, 137 killed, 143 terminated."
         ),
         examples=(
-            ('run -n 50 "Once upon a time"', "at most 50 tokens, from the default model"),
-            ('run model.gguf -t 0 "2 + 2 ="', "from a weights file, always the likeliest token"),
-            ('run "Summarise this:" < notes.txt', "the words, then the file"),
-            ('run "a long story" > story.txt &', "in the background"),
+            Example('run -n 50 "Once upon a time"', "at most 50 tokens, from the default model"),
+            Example('run model.gguf -t 0 "2 + 2 ="', "from a weights file, always the likeliest token"),
+            Example('run "Summarise this:" < notes.txt', "the words, then the file"),
+            Example('run "a long story" > story.txt &', "in the background"),
         ),
     ),
 )

@@ -12,7 +12,7 @@ from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.syscalls import PROC_INFO, PROC_KILL, PROC_LIMITS, PROC_NICE, Kill, Nice, Pid, SetLimits
 from llmos_shell.abi.types import Limits, ProcessInfo, Signal
 from llmos_shell.shell.arguments import SIGNAL_NUMBERS, parse_duration, parse_integer
-from llmos_shell.shell.command import Args, Command, Context, Operand, Option, UsageError
+from llmos_shell.shell.command import Args, Command, Context, Example, Operand, Option, UsageError
 from llmos_shell.shell.limits import set_shell_limits, shell_limits
 from llmos_shell.shell.tables import to_json
 from llmos_shell.shell.targets import resolve
@@ -176,7 +176,7 @@ COMMANDS = (
             "Ctrl-C sends: a generation ends and keeps its text, a conversation only ends its turn. STOP pauses, CONT "
             "continues."
         ),
-        examples=(("kill 12", "ask process 12 to end"), ("kill -9 %1", "end job 1 whatever it does")),
+        examples=(Example("kill 12", "ask process 12 to end"), Example("kill -9 %1", "end job 1 whatever it does")),
     ),
     Command(
         "stop",
@@ -185,7 +185,7 @@ COMMANDS = (
         family="processes",
         options=(_TREE,),
         operands=_PIDS,
-        examples=(("stop 12", "until `cont 12`"),),
+        examples=(Example("stop 12", "until `cont 12`"),),
     ),
     Command(
         "cont", "continue processes that were stopped", _cont, family="processes", options=(_TREE,), operands=_PIDS
@@ -201,7 +201,7 @@ COMMANDS = (
         ),
         rewrite=_rewrite_renice,
         description="Each step is worth about a quarter more or less device time; 0 is what processes start with.",
-        examples=(("renice 10 12", "let others go first"), ("renice -5 12", "let it go first")),
+        examples=(Example("renice 10 12", "let others go first"), Example("renice -5 12", "let it go first")),
     ),
     Command(
         "ulimit",
@@ -216,6 +216,9 @@ COMMANDS = (
         ),
         operands=(Operand("PID", "processes; none: what this shell starts from now on", "pid", False, True),),
         description="A process that reaches a limit ends with exit status 124. `unlimited` takes a limit away.",
-        examples=(("ulimit -t 60 30", "process 30 may take a minute"), ("ulimit -n 500", "a default for this shell")),
+        examples=(
+            Example("ulimit -t 60 30", "process 30 may take a minute"),
+            Example("ulimit -n 500", "a default for this shell"),
+        ),
     ),
 )

@@ -24,7 +24,7 @@ from llmos_shell.abi.syscalls import (
 )
 from llmos_shell.abi.types import Event
 from llmos_shell.ipc.client import Client, ConnectionLost, connect
-from llmos_shell.shell.command import Args, Command, Context, Operand, Option, UsageError
+from llmos_shell.shell.command import Args, Command, Context, Example, Operand, Option, UsageError
 from llmos_shell.shell.streaming import Progress
 from llmos_shell.shell.tables import Column, Style, clean, duration, render, size, style_of, to_json
 
@@ -252,6 +252,6 @@ COMMANDS = (
         family="system",
         options=(Option(("--json",), "as JSON"),),
         operands=(Operand("POLICY", "`set NAME`, or just the name", required=False, many=True),),
-        examples=(("sched set fifo", "first come, first served"),),
+        examples=(Example("sched set fifo", "first come, first served"),),
     ),
 )

@@ -302,6 +302,15 @@ class Shell(Executor):
         finally:
             self.context, self.files = saved
 
+    def run_host(self, words: Sequence[str], context: Context) -> int:
+        """Runs a program of the host, whatever else has its name, in the given context."""
+        saved = self.context, self.files
+        self.context = context
+        try:
+            return self._run_host(list(words), None)
+        finally:
+            self.context, self.files = saved
+
     def command_names(self) -> list[str]:
         """All words that can be run except the host's programs: functions, aliases, built-ins (for completion)."""
         from llmos_shell.shell.interpreter.builtins import all_names

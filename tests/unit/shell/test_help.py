@@ -26,7 +26,8 @@ def test_every_example_parses() -> None:
     for name in commands.names():
         command = commands.find(name)
         assert command is not None
-        for line, _ in command.examples:
+        for example in command.examples:
+            line = example.line
             words = shlex.split(line.split("|")[-1].split(">")[0].split("<")[0].rstrip("& "))
             if words[0] == name and "$(" not in line:
                 parse_args(command, words[1:])
