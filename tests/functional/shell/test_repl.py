@@ -4,85 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pexpect
-import pyte
 import pytest
 
 from llmos_shell import paths
 from llmos_shell.abi.syscalls import PROC_LIST, List
 from llmos_shell.abi.types import State
 from llmos_shell.testing.retry import retry_until
-
-COLUMNS, LINES = 90, 30
-PROMPT = "llmos:~/work$ "
-
-
-class Terminal:
-    """A program on a terminal whose screen can be read."""
-
-    def __init__(self, argv: list[str], **environment: str) -> None:
-        env = {**os.environ, "TERM": "xterm-256color", **environment}
-        self.child = pexpect.spawn(argv[0], argv[1:], dimensions=(LINES, COLUMNS), env=env, cwd=env["HOME"] + "/work")
-        self.screen = pyte.Screen(COLUMNS, LINES)
-        self.stream = pyte.ByteStream(self.screen)
-
-    def type(self, text: str) -> None:
-        self.child.send(text)
-
-    def lines(self) -> list[str]:
-        return [line.rstrip() for line in self.screen.display]
-
-    def text(self) -> str:
-        return "\n".join(self.lines())
-
-    def wait(self, what: Callable[[str], object], seconds: float = 30.0) -> str:
-        """Feeds the screen until `what` holds of its text."""
-        while not what(self.text()):
-            try:
-                data = self.child.read_nonblocking(65536, timeout=seconds)
-            except pexpect.TIMEOUT:
-                raise AssertionError(f"not shown within {seconds} s; the screen is\n{self.text()}") from None
-            except pexpect.EOF:
-                assert what(self.text()), f"the program ended; the screen is\n{self.text()}"
-                break
-            self.stream.feed(data)
-            if b"\x1b[6n" in data:
-                self.child.send(f"\x1b[{self.screen.cursor.y + 1};{self.screen.cursor.x + 1}R")
-        return self.text()
-
-    def wait_prompt(self, typed: str = "") -> str:
-        """Until the cursor stands behind a prompt and this text."""
-        return self.wait(lambda _: self.line() == (PROMPT + typed).rstrip() and self.screen.cursor.x > 0)
-
-    def line(self) -> str:
-        """The line the cursor is on."""
-        return self.lines()[self.screen.cursor.y]
-
-    def status(self) -> int | None:
-        """The exit status, once it has ended."""
-        self.child.expect(pexpect.EOF, timeout=30)
-        self.child.close()
-        return self.child.exitstatus
-
-
-@pytest.fixture
-def repl(daemon: Any, tmp_path: Path) -> Iterator[Callable[..., Terminal]]:
-    """Starts shells in `~/work`."""
-    (tmp_path / "work").mkdir()
-    terminals: list[Terminal] = []
-
-    def start(*words: str, **environment: str) -> Terminal:
-        argv = [sys.executable, "-m", "llmos_shell", *words]
-        terminals.append(Terminal(argv, **{"HOME": str(tmp_path), **environment}))
-        return terminals[-1]
-
-    yield start
-    for terminal in terminals:
-        terminal.child.close(force=True)
 
 
 def test_a_session(repl: Any) -> None:
@@ -213,20 +143,16 @@ def test_top_is_left_with_q(repl: Any) -> None:
 
 
 @pytest.mark.llmos(models={"scripted": {"end_after": 1_000_000, "step_seconds": 0.002}})
-def test_ctrl_z_in_another_shell_stops_the_process_too(client: Any, tmp_path: Path) -> None:
-    (tmp_path / "work").mkdir()
-    bash = Terminal(["bash", "--norc", "-i"], HOME=str(tmp_path), PS1="bash$ ")
-    try:
-        bash.wait(lambda _: bash.line() == "bash$")
-        bash.type(f"{sys.executable} -m llmos_shell run Once upon\r")
-        bash.wait(lambda text: len(text.split("Once upon")[-1]) > 100)
-        bash.type("\x1a")
-        bash.wait(lambda text: "Stopped" in text)
-        (process,) = client.call(PROC_LIST, List(sessions=False))
-        assert process.state is State.STOPPED
-        bash.type("fg\r")
-        retry_until(lambda: client.call(PROC_LIST, List(sessions=False))[0].state is not State.STOPPED)
-        bash.type("\x03")
-        bash.wait(lambda _: bash.line() == "bash$")
-    finally:
-        bash.child.close(force=True)
+def test_ctrl_z_in_another_shell_stops_the_process_too(client: Any, on_terminal: Any) -> None:
+    bash = on_terminal("bash", "--norc", "-i", PS1="bash$ ")
+    bash.wait(lambda _: bash.line() == "bash$")
+    bash.type(f"{sys.executable} -m llmos_shell run Once upon\r")
+    bash.wait(lambda text: len(text.split("Once upon")[-1]) > 100)
+    bash.type("\x1a")
+    bash.wait(lambda text: "Stopped" in text)
+    (process,) = client.call(PROC_LIST, List(sessions=False))
+    assert process.state is State.STOPPED
+    bash.type("fg\r")
+    retry_until(lambda: client.call(PROC_LIST, List(sessions=False))[0].state is not State.STOPPED)
+    bash.type("\x03")
+    bash.wait(lambda _: bash.line() == "bash$")
