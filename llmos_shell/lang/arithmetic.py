@@ -142,6 +142,9 @@ def _indirect(name: str, text: str, variables: Variables) -> int:
     _nesting += 1
     try:
         return evaluate(text, variables)
+    except ExpansionError as error:
+        error.within = None
+        raise
     finally:
         _nesting -= 1
 
@@ -150,17 +153,23 @@ class _Compiler:
     def __init__(self, text: str) -> None:
         self._text = text
         self._tokens: list[tuple[int, str]] = []  # (1 number, 2 name, 3 operator)
+        self._places: list[int] = []  # where they begin
         self._at = 0
         self._depth = 0
         position, end = 0, len(text.rstrip())
         while position < end:
             match = _TOKEN.match(text, position)
             if match is None:
-                raise self._error(text[position:].strip()[:20])
+                found = text[position:].lstrip()
+                self._at = len(self._places)
+                self._places.append(len(text) - len(found))
+                raise self._error(found.rstrip()[:20])
             assert match.lastindex is not None
+            self._places.append(match.start(match.lastindex))
             self._tokens.append((match.lastindex, match.group(match.lastindex)))
             position = match.end()
         self._tokens.append((0, ""))
+        self._places.append(end)
 
     def compile(self) -> Compiled:
         if len(self._tokens) == 1:
@@ -172,7 +181,9 @@ class _Compiler:
 
     def _error(self, found: str) -> ExpansionError:
         what = f"unexpected `{found}`" if found else "unexpected end"
-        return ExpansionError(f"arithmetic: {what} in `{self._text.strip()[:60]}`")
+        error = ExpansionError(f"arithmetic: {what} in `{self._text.strip()[:60]}`")
+        error.within = self._places[self._at]
+        return error
 
     def _accept(self, operators: frozenset[str] | tuple[str, ...]) -> str:
         kind, text = self._tokens[self._at]
@@ -243,6 +254,7 @@ class _Compiler:
             self._expect(")")
             return inner
         if kind != 3 or text not in ("+", "-", "!", "~", "++", "--"):
+            self._at -= 1
             raise self._error(text)
         self._depth += 1
         if self._depth > MAX_DEPTH:

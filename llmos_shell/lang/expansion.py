@@ -100,7 +100,15 @@ class Expander:
     def arithmetic(self, part: Arithmetic) -> int:
         """The value of `$((…))`; double quotes in it mean nothing."""
         text = self.string(part.word)
-        return evaluate(text.replace('"', "") if '"' in text else text, self._environment)
+        plain = text.replace('"', "") if '"' in text else text
+        try:
+            return evaluate(plain, self._environment)
+        except ExpansionError as error:
+            if error.offset is None:
+                error.offset = part.offset
+                if error.within is not None and part.word.literal() == plain:
+                    error.offset = part.word.offset + error.within
+            raise
 
     # -- fields ------------------------------------------------------------------------------------------------------
 
@@ -178,7 +186,7 @@ class Expander:
                 return
             value_or_none = self._environment.lookup(name)
             if value_or_none is None:
-                self._check_unset(name)
+                self._check_unset(part)
             else:
                 fields.split(value_or_none)
             return
@@ -188,7 +196,7 @@ class Expander:
             if absent == (operator[-1] == "-"):
                 self._add_parts(part.word.parts, fields, split=True)
             elif not absent and operator[-1] == "-":
-                self._add_parameter(Parameter(name), fields)
+                self._add_parameter(Parameter(name, offset=part.offset), fields)
             return
         fields.split(self._parameter(part))
 
@@ -245,22 +253,22 @@ class Expander:
         name, operator = part.name, part.operator
         value = self._current(name)
         if not operator:
-            return self._check_unset(name) if value is None else value
+            return self._check_unset(part) if value is None else value
         if operator == "len":
             if name in ("@", "*"):
                 return str(len(self._environment.positional()))
-            return str(len(self._check_unset(name) if value is None else value))
+            return str(len(self._check_unset(part) if value is None else value))
         assert part.word is not None
         if operator[0] in "#%":
             if value is None:
-                value = self._check_unset(name)
+                value = self._check_unset(part)
             return patterns.trim(operator, value, self.pattern(part.word)) if value else value
-        return self._default(name, operator, value, part.word)
+        return self._default(part, value, part.word)
 
-    def _default(self, name: str, operator: str, value: str | None, word: Word) -> str:
+    def _default(self, part: Parameter, value: str | None, word: Word) -> str:
         """`-`, `=`, `?` and `+`, which with a colon treat empty as unset."""
-        absent = value is None or (operator[0] == ":" and value == "")
-        action = operator[-1]
+        name, action = part.name, part.operator[-1]
+        absent = value is None or (part.operator[0] == ":" and value == "")
         if action == "+":
             return "" if absent else self.string(word)
         if not absent:
@@ -268,16 +276,17 @@ class Expander:
             return value
         text = self.string(word)
         if action == "?":
-            raise ExpansionError(f"{name}: {text or ('not set' if value is None else 'not set or empty')}")
+            what = text or ("not set" if value is None else "not set or empty")
+            raise ExpansionError(f"{name}: {what}", part.offset)
         if action == "=":
             if not (name[0].isalpha() or name[0] == "_"):
-                raise ExpansionError(f"${name} cannot be assigned to in this way")
+                raise ExpansionError(f"${name} cannot be assigned to in this way", part.offset)
             self._environment.assign(name, text)
         return text
 
-    def _check_unset(self, name: str) -> str:
-        if self._environment.nounset and name not in ("@", "*"):
-            raise ExpansionError(f"{name}: variable is not set")
+    def _check_unset(self, part: Parameter) -> str:
+        if self._environment.nounset and part.name not in ("@", "*"):
+            raise ExpansionError(f"{part.name}: variable is not set", part.offset)
         return ""
 
 

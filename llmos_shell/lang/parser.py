@@ -211,7 +211,8 @@ class Parser(Lexer):
         if self.kind == EOF:
             self.fail(f"`{opening}` is not ended by `{ends[-1]}`", start, incomplete=True)
         if not items or self.value not in ends:
-            self._unexpected()
+            line = self.source.position(start + self.base).line
+            self._unexpected(f"`{ends[-1]}` for the `{opening}` of line {line}" if items else "a command")
         return Sequence(items, at + self.base)
 
     # -- pipelines ---------------------------------------------------------------------------------------------------
@@ -308,6 +309,7 @@ class Parser(Lexer):
             self._alias_ends = {key: end + grown for key, end in self._alias_ends.items()}
             self._alias_ends[name] = self.start + len(text) + 1
             self.text = f"{self.text[: self.start]}{text} {self.text[self.start + len(name) :]}"
+            self.source.replace(self.text)
             self.position = self.start
             self.advance()
 

@@ -164,6 +164,7 @@ class Context:
         detached: bool = False,
         on_track: Callable[[int], None] | None = None,
         on_reach: Callable[[int, int], None] | None = None,
+        place: str = "",
     ) -> None:
         self.shell = shell
         self.stdin = stdin
@@ -174,6 +175,7 @@ class Context:
         self.detached = detached  # set by `nohup`
         self._on_track = on_track
         self.on_reach = on_reach
+        self.place = place  # where in a script the command is, as the beginning of a message
 
     def derive(
         self,
@@ -193,6 +195,7 @@ class Context:
             detached=self.detached if detached is None else detached,
             on_track=self._on_track if on_track is None else on_track,
             on_reach=self.on_reach,
+            place=self.place,
         )
 
     @property
@@ -227,7 +230,7 @@ class Context:
 
     def error(self, command: str, error: LlmosError | str) -> int:
         """Writes `llmos: COMMAND: what is wrong: how to mend it` and returns exit status 1."""
-        print(f"llmos: {command}: {error}", file=self.err, flush=True)
+        print(f"llmos: {self.place}{command}: {error}", file=self.err, flush=True)
         return 1
 
 

@@ -101,6 +101,7 @@ def run_llmos(shell: Shell, words: list[str]) -> int:
         detached=outer.detached if outer is not None else False,
         on_track=tracked.add,
         on_reach=tracked.reach,
+        place=shell.place(),
     )
     status = _invoke(shell, command, words, context, tracked)
     try:

@@ -62,7 +62,7 @@ class Executor:
         self.last_background: int | None = None
         self.traps: dict[str, str] = {}
         self.source = Source("")
-        self.current: ast.Simple | None = None  # the command being executed
+        self.current: ast.Simple | ast.Redirected | None = None  # the command being executed
         self.job: Job | None = None  # the job whose thread executes this
         self.member: ThreadMember | None = None
         self.pipeline: Job | None = None  # the one whose first element this is, run by the main thread
@@ -98,7 +98,7 @@ class Executor:
         if name in _SPECIAL:
             return self._special(name)
         if name == "LINENO":
-            return str(self.source.position(self.current.offset if self.current else 0).line)
+            return str(self.source.position(self._offset()).line)
         return None
 
     def _parameter(self, name: str) -> str | None:
@@ -225,6 +225,7 @@ class Executor:
         return self._checked(self.shell.subshell().run_contained(node.body))
 
     def _redirected(self, node: ast.Redirected) -> int:
+        self.current = node
         redirection = Redirection(self.files)
         before = self.files
         try:
@@ -438,15 +439,17 @@ class Executor:
         """Calls a function."""
         self.enter_call()
         node, source = function
-        saved = self.parameters, self.loops, self.source
+        saved = self.parameters, self.loops, self.source, self.current
         self.parameters, self.loops, self.source = arguments, 0, source
         self.variables.push()
         try:
             return self.execute(node.body)
         except ReturnFromFunction as returned:
             return returned.status
+        except ExpansionError as error:
+            raise error.located(source, self._offset()) from None
         finally:
-            self.parameters, self.loops, self.source = saved
+            self.parameters, self.loops, self.source, self.current = saved
             self.variables.pop()
             self._calls -= 1
 
@@ -488,9 +491,25 @@ class Executor:
             write_all(self.files.get(2), f"{text}\n".encode("utf-8", "surrogateescape"))
 
     def complain(self, text: str, status: int) -> int:
-        """Says what is wrong; gives the status back."""
-        self.say(f"llmos: {text}")
+        """Says what is wrong, in a script also where; gives the status back."""
+        self.say(f"llmos: {self.place()}{text}")
         return status
+
+    def place(self) -> str:
+        """Where the present command is, as the beginning of a message; nothing for a line that was typed."""
+        return self.source.place(self._offset())
+
+    def _offset(self) -> int:
+        return self.current.offset if self.current is not None else 0
+
+    def _complain_of(self, error: ExpansionError | ShellSyntaxError) -> int:
+        """Shows an error in the text of a program; status 2."""
+        if isinstance(error, ShellSyntaxError):
+            text = self.source.point_out(error.message, error.position.offset)
+        else:
+            text = error.located(self.source, self._offset()).describe()
+        self.say(f"llmos: {text}")
+        return 2
 
     # -- running to the end ------------------------------------------------------------------------------------------
 
@@ -521,10 +540,8 @@ class Executor:
             return leave.status
         except (ReturnFromFunction, LeaveLoop) as leave:
             return getattr(leave, "status", 0)
-        except ExpansionError as error:
-            return self.complain(str(error), 2)
-        except ShellSyntaxError as error:
-            return self.complain(str(error), 2)
+        except (ExpansionError, ShellSyntaxError) as error:
+            return self._complain_of(error)
 
     def _run_exit_trap(self, status: int) -> int:
         action = self.traps.pop("EXIT", "")

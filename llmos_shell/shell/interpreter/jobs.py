@@ -248,6 +248,14 @@ class Job:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
+    def adopt(self, pid: int) -> None:
+        """One of its threads has started a program, which gets the signal that came too early for it."""
+        self.nested.add(pid)
+        number = self.ended_by or (0 if self.going.is_set() else signal.SIGSTOP)
+        if number:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
     def interrupt(self) -> None:
         """Ctrl-C, for those members that the terminal does not reach."""
         self.ended_by = signal.SIGINT

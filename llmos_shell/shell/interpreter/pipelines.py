@@ -79,7 +79,7 @@ def _tell_signal(shell: Shell, wait_status: int) -> None:
 def _run_nested(shell: Shell, job: Job, words: list[str], assignments: dict[str, str] | None) -> int:
     """A program started by the thread of a job."""
     pid = _start_in_group(shell, job, words, assignments, shell.files)
-    job.nested.add(pid)
+    job.adopt(pid)
     try:
         _, wait_status = os.waitpid(pid, os.WUNTRACED)
         while os.WIFSTOPPED(wait_status):
@@ -238,10 +238,11 @@ class _Element:
         """Starts a program, or a thread."""
         node = self._node
         if type(node) is ast.Simple and node.words:
+            self._shell.current = node
             try:
                 self._words = self._shell._expand(node.words)
             except ExpansionError as error:
-                return self._failed(str(error), 2)
+                return self._ended(self._shell._complain_of(error))
             if self._words and not self._shell.is_in_process(self._words[0]):
                 return self._start_host(node, self._words)
         member = ThreadMember(self._run, type(node).__name__)
@@ -293,7 +294,9 @@ class _Element:
                 shell._trace(words, list(assignments.items()))
             with _ignoring_interrupts(shell):
                 pid = _start_in_group(shell, self._job, words, assignments, redirection.files)
-        except (RedirectError, ExpansionError) as error:
+        except ExpansionError as error:
+            return self._ended(shell._complain_of(error))
+        except RedirectError as error:
             return self._failed(str(error), 1)
         except StartError as error:
             return self._failed(str(error), error.status)
@@ -301,13 +304,16 @@ class _Element:
             redirection.close()
             self._close()
         if self._outer.job is not None:
-            self._outer.job.nested.add(pid)
+            self._outer.job.adopt(pid)
         return HostMember(pid)
 
     def _failed(self, message: str, status: int) -> Member:
+        return self._ended(self._shell.complain(message, status))
+
+    def _ended(self, status: int) -> Member:
         self._close()
         member = Member()
-        member.status = self._shell.complain(message, status)
+        member.status = status
         return member
 
     def _close(self) -> None:
@@ -480,7 +486,7 @@ def _capture_program(sub: Shell, body: ast.Sequence, reader: int, writer: FileIO
             pid = sub.start_host(words, None, sub.files, None)
         else:
             pid = _start_in_group(sub, group, words, None, sub.files)
-            group.nested.add(pid)
+            group.adopt(pid)
     except StartError as error:
         writer.close()
         return sub.complain(str(error), error.status)

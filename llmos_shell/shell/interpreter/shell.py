@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from llmos_shell.ipc.session import Session
     from llmos_shell.shell.command import Context
 
+_INNER = frozenset({"eval", "trap"})
+"""Programs that are part of another one."""
+
 
 class Shell(Executor):
     """One shell: variables, functions, options, jobs, and the connection to the daemon."""
@@ -179,19 +182,17 @@ class Shell(Executor):
 
         Syntax and expansion errors end it with status 2, and a non-interactive shell with it.
         """
-        source = Source(text, name)
-        saved, self.source = self.source, source
+        source = Source(text, name, (self.source, self._offset()) if name in _INNER else None)
+        saved = self.source, self.current
+        self.source, self.current = source, None
         try:
             return self._run_lines(source, ask)
-        except ShellSyntaxError as error:
-            where = f"{name}: " if name and name != "-c" else ""
-            self.complain(f"{where}{error}", 2)
-        except ExpansionError as error:
-            self.complain(f"{error}", 2)
+        except (ShellSyntaxError, ExpansionError) as error:
+            self._complain_of(error)
         except RecursionError:
             self.complain("commands are nested too deeply", 2)
         finally:
-            self.source = saved
+            self.source, self.current = saved
         self.last_status = 2
         if not self.interactive or self.depth:
             raise ExitShell(2)
