@@ -9,65 +9,29 @@ from __future__ import annotations
 import gc
 import re
 from collections.abc import Mapping
-from typing import NoReturn
 
 from llmos_shell.lang.ast import (
     AndOr,
     Ask,
     Assignment,
     Background,
-    Case,
-    CaseArm,
     Command,
     DoubleQuoted,
-    For,
-    Function,
-    Group,
-    If,
     Literal,
     Parameter,
     Part,
     Pipeline,
     Redirect,
-    Redirected,
     Sequence,
     Simple,
-    Subshell,
     Tilde,
-    While,
     Word,
 )
+from llmos_shell.lang.compound import CLOSING, FUNCTION_NAME, REDIRECTS, RESERVED, CompoundParser
 from llmos_shell.lang.errors import Source
-from llmos_shell.lang.lexer import EOF, IO_NUMBER, NEWLINE, OPERATOR, WORD, Lexer
+from llmos_shell.lang.lexer import EOF, IO_NUMBER, NEWLINE, OPERATOR, WORD
 
-RESERVED = frozenset(
-    (
-        "!",
-        "{",
-        "}",
-        "if",
-        "then",
-        "elif",
-        "else",
-        "fi",
-        "while",
-        "until",
-        "do",
-        "done",
-        "for",
-        "in",
-        "case",
-        "esac",
-        "function",
-    )
-)
-"""Words that are no command names (`in` only after `for` and `case`)."""
-
-_CLOSING = frozenset({"}", "then", "elif", "else", "fi", "do", "done", "esac"})
-_REDIRECTS = frozenset({"<", ">", ">>", "<&", ">&", "<>", ">|", "&>", "&>>", "<<", "<<-", "<<<"})
 _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(\+?=)")
-_VALID_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
-_FUNCTION_NAME = re.compile(r"[^=$`'\"*?\[\]~#{}]+\Z")
 _ASK = re.compile(r"[ \t]*\?([^\n]*)")
 _TILDES = re.compile(r"(?:(?<=:)|\A)~([A-Za-z_][A-Za-z0-9_.-]*)?(?=[/:]|\Z)")
 
@@ -91,7 +55,7 @@ def parse(text: str, name: str = "", *, ask: bool = False, more: bool = False) -
     return Sequence(items)
 
 
-class Parser(Lexer):
+class Parser(CompoundParser):
     """Parses one program, or one command substitution of it."""
 
     def __init__(
@@ -155,7 +119,7 @@ class Parser(Lexer):
         """The commands up to the closing parenthesis, which is consumed."""
         start = self.position
         self.advance()
-        items = self._lines()
+        items = self.read_lines()
         if self.value != ")":
             if self.kind == EOF:
                 self.fail("unterminated $(", max(start - 2, 0), incomplete=True)
@@ -165,12 +129,12 @@ class Parser(Lexer):
     def read_all(self) -> Sequence:
         """The commands up to the end of the text, as inside backquotes."""
         self.advance()
-        items = self._lines()
+        items = self.read_lines()
         if self.kind != EOF:
             self._unexpected()
         return Sequence(items, self.base)
 
-    def _lines(self) -> list[Command]:
+    def read_lines(self) -> list[Command]:
         """Commands on any number of lines, up to what ends a list."""
         items: list[Command] = []
         while True:
@@ -200,20 +164,8 @@ class Parser(Lexer):
 
     def _at_end_of_list(self) -> bool:
         if self.kind == WORD:
-            return self.value in _CLOSING
+            return self.value in CLOSING
         return self.kind == EOF or (self.kind == OPERATOR and self.value in (")", ";;", ";&"))
-
-    def _body(self, end: str | tuple[str, ...], opening: str, start: int) -> Sequence:
-        """A non-empty list that ends before the reserved word (or `)`) `end`; the word is not consumed."""
-        at = self.start
-        items = self._lines()
-        ends = (end,) if isinstance(end, str) else end
-        if self.kind == EOF:
-            self.fail(f"`{opening}` is not ended by `{ends[-1]}`", start, incomplete=True)
-        if not items or self.value not in ends:
-            line = self.source.position(start + self.base).line
-            self._unexpected(f"`{ends[-1]}` for the `{opening}` of line {line}" if items else "a command")
-        return Sequence(items, at + self.base)
 
     # -- pipelines ---------------------------------------------------------------------------------------------------
 
@@ -242,16 +194,17 @@ class Parser(Lexer):
         while self.value == "!" and self.kind == WORD:
             negated = not negated
             self._advance_to_command()
-        first = self._command()
+        first = self.read_command()
         if self.value != "|" and not negated:
             return first
         commands = [first]
         while self.value == "|" and self.kind == OPERATOR:
             self._advance_to_command()
-            commands.append(self._command())
+            commands.append(self.read_command())
         return Pipeline(commands, negated, start + self.base)
 
-    def _command(self) -> Command:
+    def read_command(self) -> Command:
+        """A simple or compound command."""
         if self.kind == WORD:
             value = self.value
             if value in RESERVED and value != "in":
@@ -260,7 +213,7 @@ class Parser(Lexer):
         if self.kind == OPERATOR:
             if self.value == "(":
                 return self._redirected(self._subshell())
-            if self.value not in _REDIRECTS:
+            if self.value not in REDIRECTS:
                 self._unexpected()
             return self._simple()
         if self.kind != IO_NUMBER:
@@ -290,11 +243,11 @@ class Parser(Lexer):
                 words.append(word)
                 self.advance()
                 if self.value == "(" and self.kind == OPERATOR and len(words) == 1:
-                    if not (assignments or redirects) and literal and _FUNCTION_NAME.match(literal):
+                    if not (assignments or redirects) and literal and FUNCTION_NAME.match(literal):
                         return self._function(literal, start)
                     self._unexpected()
-            elif self.kind == IO_NUMBER or (self.kind == OPERATOR and self.value in _REDIRECTS):
-                redirects.append(self._redirect())
+            elif self.kind == IO_NUMBER or (self.kind == OPERATOR and self.value in REDIRECTS):
+                redirects.append(self.read_redirect())
             else:
                 return Simple(assignments, words, redirects, start + self.base)
 
@@ -313,7 +266,8 @@ class Parser(Lexer):
             self.position = self.start
             self.advance()
 
-    def _redirect(self) -> Redirect:
+    def read_redirect(self) -> Redirect:
+        """The redirection that the current token begins."""
         start, fd = self.start, None
         if self.kind == IO_NUMBER:
             if len(self.value) > 4:
@@ -333,173 +287,6 @@ class Parser(Lexer):
             self.pending.append((redirect, delimiter, quoted))
         self.advance()
         return redirect
-
-    # -- compound commands -------------------------------------------------------------------------------------------
-
-    def _compound(self, opening: str) -> Command:
-        start = self.start
-        self._enter(start)
-        if opening == "function":
-            self.advance()
-            name = self.value
-            if self.kind != WORD or not _FUNCTION_NAME.match(name):
-                self._unexpected("a function's name", opening="function", start=start)
-            self.advance()
-            self.depth -= 1
-            return self._function(name, start)
-        command: Command
-        if opening == "{":
-            self.advance()
-            command = Group(self._body("}", "{", start), start + self.base)
-        elif opening == "if":
-            command = self._if(start)
-        elif opening in ("while", "until"):
-            self.advance()
-            condition = self._body("do", opening, start)
-            command = While(condition, self._do(opening, start), opening == "until", start + self.base)
-        elif opening == "for":
-            command = self._for(start)
-        elif opening == "case":
-            command = self._case(start)
-        else:
-            self._unexpected()
-        self.advance()
-        self.depth -= 1
-        return self._redirected(command)
-
-    def _redirected(self, command: Command) -> Command:
-        redirects: list[Redirect] = []
-        while self.kind == IO_NUMBER or (self.kind == OPERATOR and self.value in _REDIRECTS):
-            redirects.append(self._redirect())
-        return Redirected(command, redirects, command.offset) if redirects else command
-
-    def _subshell(self) -> Command:
-        start = self.start
-        self._enter(start)
-        self.advance()
-        body = self._body(")", "(", start)
-        self.advance()
-        self.depth -= 1
-        return Subshell(body, start + self.base)
-
-    def _do(self, opening: str, start: int) -> Sequence:
-        """`do body`, from the `do` on; stops at `done`."""
-        self.advance()
-        return self._body("done", opening, start)
-
-    def _if(self, start: int) -> If:
-        branches: list[tuple[Sequence, Sequence]] = []
-        otherwise = None
-        while self.value in ("if", "elif"):
-            self.advance()
-            condition = self._body("then", "if", start)
-            self.advance()
-            branches.append((condition, self._body(("elif", "else", "fi"), "if", start)))
-        if self.value == "else":
-            self.advance()
-            otherwise = self._body("fi", "if", start)
-        return If(branches, otherwise, start + self.base)
-
-    def _for(self, start: int) -> For:
-        self.advance()
-        name = self.value
-        if self.kind != WORD or not _VALID_NAME.match(name):
-            self._unexpected("a variable's name", opening="for", start=start)
-        self.advance()
-        words: list[Word] | None = None
-        self._skip_newlines()
-        if self.value == "in" and self.kind == WORD:
-            words = []
-            self.advance()
-            while self.kind == WORD:
-                assert self.word is not None
-                words.append(self.word)
-                self.advance()
-            if self.value not in (";", "\n"):
-                self._unexpected(opening="for", start=start)
-        if self.value == ";" and self.kind == OPERATOR:
-            self.advance()
-        self._skip_newlines()
-        if self.value != "do" or self.kind != WORD:
-            self._unexpected("`do`", opening="for", start=start)
-        return For(name, words, self._do("for", start), start + self.base)
-
-    def _case(self, start: int) -> Case:
-        self.advance()
-        if self.kind != WORD:
-            self._unexpected("a word", opening="case", start=start)
-        word = self.word
-        assert word is not None
-        self.advance()
-        self._skip_newlines()
-        if self.value != "in" or self.kind != WORD:
-            self._unexpected("`in`", opening="case", start=start)
-        self.advance()
-        self._skip_newlines()
-        arms: list[CaseArm] = []
-        while self.kind != WORD or self.value != "esac":
-            arms.append(self._case_arm(start))
-        return Case(word, arms, start + self.base)
-
-    def _case_arm(self, start: int) -> CaseArm:
-        at = self.start
-        if self.value == "(" and self.kind == OPERATOR:
-            self.advance()
-        patterns: list[Word] = []
-        while True:
-            if self.kind != WORD:
-                self._unexpected("a pattern", opening="case", start=start)
-            assert self.word is not None
-            patterns.append(self.word)
-            self.advance()
-            if self.value != "|" or self.kind != OPERATOR:
-                break
-            self.advance()
-        if self.value != ")" or self.kind != OPERATOR:
-            self._unexpected("`)`", opening="case", start=start)
-        self.advance()
-        body = Sequence(self._lines(), at + self.base)
-        end = ";;"
-        if self.kind == OPERATOR and self.value in (";;", ";&"):
-            end = self.value
-            self.advance()
-            self._skip_newlines()
-        elif self.kind != WORD or self.value != "esac":
-            self._unexpected("`;;` or `esac`", opening="case", start=start)
-        return CaseArm(patterns, body, end, at + self.base)
-
-    def _function(self, name: str, start: int) -> Function:
-        """The rest of a function's definition, from behind its name."""
-        self._enter(start)
-        if name in RESERVED:
-            self.fail(f"`{name}` cannot be a function's name", start)
-        if self.value == "(" and self.kind == OPERATOR:
-            self.advance()
-            if self.value != ")" or self.kind != OPERATOR:
-                self._unexpected("`)`", opening=f"{name}()", start=start)
-            self.advance()
-        self._skip_newlines()
-        if self.kind == EOF:
-            self.fail(f"function `{name}` has no body", start, incomplete=True)
-        if self.value in ("in", "function") or (self.value not in RESERVED and self.value != "("):
-            self._unexpected("`{`")
-        body = self._command()
-        self.depth -= 1
-        return Function(name, body, start + self.base)
-
-    # -- helpers -----------------------------------------------------------------------------------------------------
-
-    def _skip_newlines(self) -> None:
-        while self.kind == NEWLINE:
-            self.advance()
-
-    def _unexpected(self, wanted: str = "", *, opening: str = "", start: int = 0) -> NoReturn:
-        """Fails because of the current token; at the end of the text, more of it may help."""
-        if self.kind == EOF:
-            message = f"`{opening}` is not finished" if opening else "unexpected end"
-            self.fail(message, start if opening else self.start, incomplete=True)
-        found = "end of line" if self.kind == NEWLINE else f"`{self.text[self.start : self.position][:40]}`"
-        self.fail(f"unexpected {found}" + (f", expected {wanted}" if wanted else ""), self.start)
 
 
 def _as_assignment(word: Word) -> Assignment | None:

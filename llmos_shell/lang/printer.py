@@ -37,7 +37,7 @@ from llmos_shell.lang.ast import (
     While,
     Word,
 )
-from llmos_shell.lang.parser import RESERVED
+from llmos_shell.lang.compound import RESERVED
 
 _PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z|[0-9@*#?$!-]\Z")
 _NAME_FOLLOWS = re.compile(r"[A-Za-z0-9_]")

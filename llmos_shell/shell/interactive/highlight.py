@@ -17,9 +17,10 @@ from llmos_shell.lang.ast import (
     SingleQuoted,
     Word,
 )
+from llmos_shell.lang.compound import RESERVED
 from llmos_shell.lang.errors import ShellSyntaxError, Source
 from llmos_shell.lang.lexer import EOF, IO_NUMBER, NEWLINE, OPERATOR
-from llmos_shell.lang.parser import RESERVED, Parser
+from llmos_shell.lang.parser import Parser
 
 Span = tuple[int, int, str]
 """From and to (in characters), and a class: command, unknown, keyword, operator, option, string, variable, question."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from typing import TYPE_CHECKING
 
-from llmos_shell.lang.parser import RESERVED
+from llmos_shell.lang.compound import RESERVED
 from llmos_shell.lang.printer import program_text
 from llmos_shell.shell.interpreter.builtins import BUILTINS, is_command, quoted, usage, write
 from llmos_shell.shell.interpreter.execution import DEFAULT_PATH
