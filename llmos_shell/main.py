@@ -15,11 +15,18 @@ from typing import TextIO
 from llmos_shell import __version__, paths
 
 USAGE = """\
-usage: llmos                     a shell
-       llmos COMMAND [ARG…]      one built-in command (`llmos help` lists them)
-       llmos -c SCRIPT [ARG…]    the commands of SCRIPT
-       llmos FILE [ARG…]         the commands of a file
+usage: llmos [OPTION…]                          a shell, or the commands of standard input
+       llmos COMMAND [ARG…]                     one built-in command (`llmos help` lists them)
+       llmos [OPTION…] FILE [ARG…]              the commands of a file
+       llmos [OPTION…] -c SCRIPT [NAME [ARG…]]  the commands of SCRIPT; NAME is its `$0`
        llmos --help | --version
+
+options, as sh has them:
+  -n  only check the syntax          -e  leave at the first failure
+  -x  show commands as they run      -u  unset variables are errors
+  -v  show lines as they are read    -f  no pathname expansion
+  -i  interactive                    -s  commands from standard input, words are `$1` …
+  -o NAME   an option of `set`; with + instead of - it is turned off
 """
 
 
@@ -39,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _dispatch(words: list[str]) -> int:
     if not words:
-        return _run_terminal() if _is_terminal() else _run_stdin()
+        return _run_shell([])
     first, rest = words[0], words[1:]
     if first in ("--version", "-V"):
         print(f"llmos {__version__}")
@@ -47,14 +54,14 @@ def _dispatch(words: list[str]) -> int:
     if first in ("--help", "-h"):
         print(USAGE, end="")
         return 0
-    if first == "-c":
-        return _run_script(rest)
-    if first == "-":
-        return _run_stdin(rest)
+    if first == "--" and not rest:
+        return _dispatch([])
     if first == "--":
-        return _run_word(rest[0], rest[1:]) if rest else _dispatch([])
-    if first.startswith("-"):
-        return _misused(f"unknown option {first}")
+        return _run_word(rest[0], rest[1:])
+    if first[:1] in ("-", "+") and first != "+":
+        if first.startswith("--"):
+            return _misused(f"unknown option {first}")
+        return _run_shell(words)
     return _run_word(first, rest)
 
 
@@ -68,7 +75,7 @@ def _run_word(word: str, rest: list[str]) -> int:
         print(f"llmos: {word}: is a folder: give a script or a command", file=sys.stderr)
         return 126
     if os.path.exists(word):
-        return _run_file(word, rest)
+        return _run_shell(["--", word, *rest])
     from llmos_shell.shell.direct import unknown_command
 
     print(f"llmos: {word}: {unknown_command(word)}", file=sys.stderr)
@@ -94,53 +101,14 @@ def _run_in_shell(name: str, words: list[str]) -> int:
     """A command that is part of the language, such as `jobs`."""
     from shlex import quote
 
-    return _run_script([" ".join(map(quote, [name, *words]))])
+    return _run_shell(["-c", " ".join(map(quote, [name, *words]))])
 
 
-def _run_script(words: list[str]) -> int:
-    if not words:
-        return _misused("-c needs a SCRIPT")
-    from llmos_shell.shell.interpreter.shell import Shell
+def _run_shell(words: list[str]) -> int:
+    """A shell with these options, for the program they name."""
+    from llmos_shell.shell.interpreter.invocation import run_invocation
 
-    shell = Shell(name="llmos", args=words[1:])
-    shell.run_text(words[0], "-c")
-    return shell.close()
-
-
-def _run_file(path: str, args: list[str]) -> int:
-    from llmos_shell.shell.interpreter.shell import Shell
-
-    shell = Shell(name=path, args=args)
-    shell.run_file(path, args)
-    return shell.close()
-
-
-def _run_stdin(args: Sequence[str] = ()) -> int:
-    """A script on standard input."""
-    from llmos_shell.shell.interpreter.shell import Shell
-
-    try:
-        text = sys.stdin.buffer.read().decode()
-    except UnicodeDecodeError as error:
-        print(f"llmos: standard input is not UTF-8 (byte {error.start}): convert it with iconv", file=sys.stderr)
-        return 2
-    shell = Shell(name="llmos", args=args)
-    shell.run_text(text, "stdin")
-    return shell.close()
-
-
-def _run_terminal() -> int:
-    if os.environ.get("TERM", "") in ("", "dumb"):
-        from llmos_shell.shell.interactive.plain import run_plain
-
-        return run_plain()
-    from llmos_shell.shell.interactive.repl import run_repl
-
-    return run_repl()
-
-
-def _is_terminal() -> bool:
-    return sys.stdin.isatty()
+    return run_invocation(words)
 
 
 def _misused(what: str) -> int:

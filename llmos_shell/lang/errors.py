@@ -22,15 +22,17 @@ _EXCERPT_COLUMNS = 100
 class Source:
     """A program's text and name; turns offsets into positions, and positions into words.
 
-    The name is empty for what was typed. `outer` is the place of the command that runs this text (`eval`, a trap).
+    The name is empty for what was typed. `outer` is the place of the command that runs this text (`eval`, a trap);
+    `first_line` counts from 1 and says where in a program that is read bit by bit the text stands.
     """
 
-    __slots__ = ("_starts", "name", "outer", "text")
+    __slots__ = ("_starts", "first_line", "name", "outer", "text")
 
-    def __init__(self, text: str, name: str = "", outer: tuple[Source, int] | None = None) -> None:
+    def __init__(self, text: str, name: str = "", outer: tuple[Source, int] | None = None, first_line: int = 1) -> None:
         self.text = text
         self.name = name
         self.outer = outer
+        self.first_line = first_line
         self._starts: list[int] | None = None
 
     def replace(self, text: str) -> None:
@@ -48,7 +50,7 @@ class Source:
             self._starts = starts
         offset = min(max(offset, 0), len(self.text))
         line = bisect_right(self._starts, offset)
-        return Position(offset, line, offset - self._starts[line - 1] + 1)
+        return Position(offset, line + self.first_line - 1, offset - self._starts[line - 1] + 1)
 
     def place(self, offset: int) -> str:
         """Where a command is, as the beginning of a message: `file:3: `; nothing where there is only one line."""

@@ -74,16 +74,19 @@ class Parser(CompoundParser):
         self._ask = ask
         self._aliases = aliases
         self._alias_ends: dict[str, int] = {}  # where the text that an alias gave ends; until there it is not replaced
-        nul = self.text.find("\0", position) if depth == 0 else -1
-        if nul >= 0:
-            self.fail("NUL character", nul)
+        self._nul = self.text.find("\0", position) if depth == 0 else -1
 
     def next_command(self) -> Sequence | None:
         """The commands up to the end of a line (or more lines, if they belong together); None at the end."""
         try:
-            return self._next_command()
+            command = self._next_command()
         except RecursionError:
             self.fail("nested too deeply", self.start)
+        if self._nul >= 0:
+            nul = self.text.find("\0", self._nul)  # an alias may have moved it
+            if nul < self.position:
+                self.fail("NUL character", nul)
+        return command
 
     # -- lists -------------------------------------------------------------------------------------------------------
 

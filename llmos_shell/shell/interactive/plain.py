@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 
 from llmos_shell.shell.interactive.proposals import take_proposal
 from llmos_shell.shell.interactive.startup import present_folder, prompt_text, run_startup_file
 from llmos_shell.shell.interpreter.shell import Shell
 
 
-def run_plain() -> int:
+def run_plain(options: Mapping[str, bool] | None = None) -> int:
     """Reads lines until the end of input or `exit`; returns the exit status."""
-    shell = Shell(interactive=True, name="llmos")
+    shell = Shell(interactive=True, name="llmos", options=options)
     run_startup_file(shell)
     text = ""
     while shell.exited is None:

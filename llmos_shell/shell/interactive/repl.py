@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from prompt_toolkit import PromptSession
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
@@ -45,9 +45,9 @@ _STYLE = Style.from_dict(
 )
 
 
-def run_repl() -> int:
+def run_repl(options: Mapping[str, bool] | None = None) -> int:
     """The shell until `exit` or Ctrl-D; returns its exit status."""
-    shell = Shell(interactive=True, name="llmos")
+    shell = Shell(interactive=True, name="llmos", options=options)
     live = Live()
     try:
         live.start()

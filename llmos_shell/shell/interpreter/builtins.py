@@ -104,12 +104,13 @@ def _eval(shell: Shell, words: list[str]) -> int:
 def _source(shell: Shell, words: list[str]) -> int:
     if len(words) < 2:
         return usage(shell, words, "wants a file")
+    from llmos_shell.shell.interpreter.stream import NoText, read_script
+
     path = words[1] if "/" in words[1] else _on_path(shell, words[1])
     try:
-        with open(path, "rb") as file:
-            text = file.read().decode("utf-8", "surrogateescape")
-    except (OSError, ValueError) as error:
-        status = shell.complain(f"{words[0]}: {words[1]}: {(getattr(error, 'strerror', '') or str(error)).lower()}", 1)
+        text = read_script(path)
+    except NoText as error:
+        status = shell.complain(f"{words[0]}: {words[1]}: {error}", 126 if error.status == 126 else 1)
         if shell.interactive or words[0] == "source":
             return status
         raise ExitShell(2) from None

@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -39,9 +39,20 @@ _INNER = frozenset({"eval", "trap"})
 class Shell(Executor):
     """One shell: variables, functions, options, jobs, and the connection to the daemon."""
 
-    def __init__(self, *, interactive: bool = False, name: str = "llmos", args: Sequence[str] = ()) -> None:
-        """`name` is `$0`, `args` the positional parameters. Interactive shells take the terminal (job control)."""
+    def __init__(
+        self,
+        *,
+        interactive: bool = False,
+        name: str = "llmos",
+        args: Sequence[str] = (),
+        options: Mapping[str, bool] | None = None,
+    ) -> None:
+        """`name` is `$0`, `args` the positional parameters, `options` those of `set`. Interactive shells take the
+        terminal (job control).
+        """
         super().__init__()
+        for option, on in (options or {}).items():
+            setattr(self.options, option, on)
         self.shell = self
         self.interactive = interactive
         self.name = name
@@ -148,16 +159,17 @@ class Shell(Executor):
 
     # -- programs ----------------------------------------------------------------------------------------------------
 
-    def run_text(self, text: str, name: str = "") -> int:
+    def run_text(self, text: str, name: str = "", first_line: int = 1) -> int:
         """Executes a program; syntax errors and expansion errors are reported on stderr. Never raises but for bugs.
 
+        `name` and `first_line` say where it comes from, for messages.
         An interrupt (Ctrl-C) gives status 130. A line beginning with `?` runs the command `?` with the rest of the line
         as its only argument.
         """
         if self.exited is not None:
             return self.exited
         try:
-            self.run_program(text, name, ask=True)
+            self.run_program(text, name, ask=True, first_line=first_line)
         except ExitShell as leave:
             self.last_status = self.exited = leave.status
         except (ReturnFromFunction, LeaveLoop):
@@ -177,12 +189,12 @@ class Shell(Executor):
             self._tested = 0
         return self.last_status
 
-    def run_program(self, text: str, name: str, *, ask: bool = False) -> int:
+    def run_program(self, text: str, name: str, *, ask: bool = False, first_line: int = 1) -> int:
         """Executes a program inside another (`eval`, `.`, traps); control flow and interrupts pass through.
 
         Syntax and expansion errors end it with status 2, and a non-interactive shell with it.
         """
-        source = Source(text, name, (self.source, self._offset()) if name in _INNER else None)
+        source = Source(text, name, (self.source, self._offset()) if name in _INNER else None, first_line)
         saved = self.source, self.current
         self.source, self.current = source, None
         try:
@@ -200,24 +212,26 @@ class Shell(Executor):
 
     def _run_lines(self, source: Source, ask: bool) -> int:
         parser = Parser(source, ask=ask, aliases=self.aliases)
-        status = 0
-        if self.options.verbose:
-            self.say(source.text.rstrip("\n"))
+        status = shown = 0
         while (command := parser.next_command()) is not None:
+            if self.options.verbose and shown < parser.start:
+                self.say(source.text[shown : parser.start].removesuffix("\n"))
+            shown = parser.start + 1
             if not self.options.noexec or self.interactive:
                 status = self.execute(command)
         return status
 
     def run_file(self, path: str, args: Sequence[str] = ()) -> int:
         """Executes a script file with these positional parameters."""
+        from llmos_shell.shell.interpreter.stream import NoText, read_script
+
         try:
-            with open(path, "rb") as file:
-                data = file.read()
-        except (OSError, ValueError) as error:
-            self.last_status = self.complain(f"{path}: {getattr(error, 'strerror', None) or error}".lower(), 127)
+            text = read_script(path)
+        except NoText as error:
+            self.last_status = self.complain(f"{path}: {error}", error.status)
             return self.last_status
         self.parameters = list(args)
-        return self.run_text(data.decode("utf-8", "surrogateescape"), path)
+        return self.run_text(text, path)
 
     def complete_input(self, text: str) -> str:
         """`complete`, `incomplete` (the REPL asks for another line), or the message of the syntax error."""

@@ -10,7 +10,8 @@ import pytest
 
 def test_a_script_as_text(llmos: Any) -> None:
     done = llmos("-c", "echo $0 $1 $#; exit 3", "a", "b")
-    assert (done.returncode, done.stdout, done.stderr) == (3, "llmos a 2\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (3, "a b 1\n", "")
+    assert llmos("-c", "echo $0 $#").stdout == "llmos 0\n"
 
 
 def test_a_script_as_a_file(llmos: Any, tmp_path: Path) -> None:

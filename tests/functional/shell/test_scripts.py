@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -63,3 +65,126 @@ def test_forms_without_a_file(llmos: Any) -> None:
     assert llmos("-c", "foo").stderr == "llmos: foo: command not found\n"
     assert llmos("-c", "\nfoo").stderr == "llmos: -c:2: foo: command not found\n"
     assert llmos("-c", "true\neval '|'").stderr == "llmos: -c:2: eval:1:1: unexpected `|`\n  |\n  ^\n"
+
+
+# -- the command line ---
+
+
+@pytest.mark.parametrize(
+    ("words", "out", "err"),
+    [
+        (["-c", 'echo "$0|$1|$#"', "name", "a b"], "name|a b|1\n", ""),
+        (["-ec", "false; echo no"], "", ""),
+        (["-c", "-e", "false; echo no"], "", ""),
+        (["-xc", "echo 'a b'"], "a b\n", "+ echo 'a b'\n"),
+        (["-x", "+x", "-c", "echo a"], "a\n", ""),
+        (["-o", "pipefail", "-c", "false | true; echo $?"], "1\n", ""),
+        (["-eo", "pipefail", "-c", "false | true; echo no"], "", ""),
+        (["-u", "-c", "echo $-"], "u\n", ""),
+        (["-f", "--", "x.llmsh", "*"], "* 1\n", ""),
+        (["-fx", "x.llmsh", "-x"], "-x 1\n", "+ echo -x 1\n"),
+        (["-vc", "echo a\necho b"], "a\nb\n", "echo a\necho b\n"),
+    ],
+)
+def test_options_as_sh_has_them(llmos: Any, tmp_path: Path, words: list[str], out: str, err: str) -> None:
+    (tmp_path / "work" / "x.llmsh").write_text("echo $1 $#\n")
+    done = llmos(*words)
+    assert (done.stdout, done.stderr) == (out, err)
+    assert done.returncode == (1 if "false" in words[-1] and not out else 0)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["-z"], "unknown option -z"),
+        (["-ez", "x"], "unknown option -ez"),
+        (["+c", "x"], "unknown option +c"),
+        (["-c"], "-c needs a SCRIPT"),
+        (["-o"], "-o needs the name of an option (allexport "),
+        (["-o", "nope", "-c", "x"], "-o nope: is no option (allexport "),
+    ],
+)
+def test_options_that_are_wrong(llmos: Any, words: list[str], message: str) -> None:
+    done = llmos(*words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"llmos: {message}") and done.stderr.count("\n") == 1
+
+
+def test_checking_the_syntax_runs_nothing_and_shows_all_errors(script: Any, llmos: Any) -> None:
+    assert script("echo ran >out\n", 0, "-n") == ""
+    assert script("a )\nb\nc ;;\n", 2, "-n") == (
+        "llmos: x.llmsh:1:3: unexpected `)`\n  a )\n    ^\nllmos: x.llmsh:3:3: unexpected `;;`\n  c ;;\n    ^\n"
+    )
+    assert llmos("-n", "-c", "echo ran").stdout == ""
+    assert llmos("-n", "-c", "echo )").returncode == 2
+    assert llmos("-n", stdin="echo )").stderr == "llmos: stdin:1:6: unexpected `)`\n  echo )\n       ^\n"
+    assert llmos("-c", "ls").stdout == "x.llmsh\n"
+    assert llmos("-n", "nosuch").returncode == 127
+
+
+def test_standard_input_is_shared_with_the_commands(llmos: Any, tmp_path: Path) -> None:
+    text = "read x; echo $x\none\nif true; then\n  cat\nfi\ntwo\n"
+    assert llmos(stdin=text).stdout == "one\ntwo\n"
+    (tmp_path / "work" / "in").write_text(text)
+    assert llmos("-c", '"$1" -m llmos_shell <in', "sh", sys.executable).stdout == "one\ntwo\n"
+    assert llmos("-s", "a", "b", stdin="echo $2\n").stdout == "b\n"
+    assert llmos(stdin="cat <<E | cat\n$((1 + \\\n1))\nE\nfoo\n").stdout == "2\n"
+    assert llmos(stdin="\nfalse &&\nfoo\n\nbar").stderr == "llmos: stdin:5: bar: command not found\n"
+    long = "f() {\n" + "  : one\n" * 300 + "}\nf; echo done\nexit 3\n'"
+    done = llmos(stdin=long)
+    assert (done.returncode, done.stdout, done.stderr) == (3, "done\n", "")
+
+
+@pytest.mark.parametrize("line", ["env llmos", "env -S llmos -e"])
+def test_the_first_line_names_the_interpreter(llmos: Any, tmp_path: Path, line: str) -> None:
+    path = tmp_path / "work" / "x"
+    path.write_text(f"#!/usr/bin/{line}\necho $0 $1 $-\n")
+    path.chmod(0o755)
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "llmos").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m llmos_shell "$@"\n')
+    (folder / "llmos").chmod(0o755)
+    done = llmos("-c", "./x 'a b'", PATH=f"{folder}:{os.environ['PATH']}")
+    assert done.stdout == f"./x a b{' e' if '-e' in line else ''}\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "message", "status"),
+    [
+        (b"\x7fELF\x02\x01\x01\0\0", "cannot execute binary file", 126),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\r", "cannot execute binary file", 126),
+        ("echo hi\n".encode("utf-16"), "cannot execute binary file: it is UTF-16: convert it with iconv", 126),
+        (b"echo \0 hi\n", "cannot execute binary file", 126),
+    ],
+)
+def test_what_is_no_script(llmos: Any, tmp_path: Path, data: bytes, message: str, status: int) -> None:
+    (tmp_path / "work" / "x").write_bytes(data)
+    done = llmos("x")
+    assert (done.returncode, done.stdout, done.stderr) == (status, "", f"llmos: x: {message}\n")
+    assert llmos("-n", "x").stderr == done.stderr
+    assert llmos("-c", ". ./x; echo no").stderr == f"llmos: .: ./x: {message}\n"
+    assert llmos("-c", "source ./x; echo $?").stdout == "126\n"
+
+
+def test_a_nul_further_on_is_an_error_with_its_place_unless_the_script_has_ended(llmos: Any, tmp_path: Path) -> None:
+    path = tmp_path / "work" / "x"
+    path.write_bytes(b"# " + b"x" * 200 + b"\necho one\necho t\0wo\n")
+    done = llmos("x")
+    assert (done.returncode, done.stdout, done.stderr) == (
+        2,
+        "one\n",
+        "llmos: x:3:7: NUL character\n  echo t␀wo\n        ^\n",
+    )
+    path.write_bytes(b"# " + b"x" * 200 + b"\necho one\nexit 0\n\0\0\xff")
+    assert llmos("x").stdout == "one\n" and llmos("x").returncode == 0
+
+
+def test_files_that_cannot_be_read(llmos: Any, tmp_path: Path) -> None:
+    assert llmos("./nosuch").returncode == 127
+    assert llmos("-e", "nosuch").stderr == "llmos: nosuch: no such file or directory\n"
+    assert llmos("-e", ".").returncode == 126
+
+
+def test_a_byte_order_mark_is_no_part_of_the_script(llmos: Any, tmp_path: Path) -> None:
+    (tmp_path / "work" / "x").write_bytes(b"\xef\xbb\xbfecho hi\n")
+    assert llmos("x").stdout == "hi\n"
