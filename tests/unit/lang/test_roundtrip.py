@@ -1,9 +1,11 @@
-"""What is printed parses to the same tree; and no text, however mangled, raises anything but `ShellSyntaxError`.
+"""What is printed parses to the same tree, and so does what is laid out anew; and no text, however mangled, raises
+anything but `ShellSyntaxError`.
 
 The property tests try the same few examples each time; `LLMOS_FUZZ=number` (`make fuzz`) tries that many random ones.
 """
 
 import os
+import re
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 
 from llmos_shell.lang.ast import Sequence
 from llmos_shell.lang.errors import ShellSyntaxError
+from llmos_shell.lang.layout import format_text
 from llmos_shell.lang.parser import parse
 from llmos_shell.lang.printer import one_line, program_text
 
@@ -72,6 +75,7 @@ def programs():
             simple,
             simple,
             st.tuples(inner, st.sampled_from([" | ", " && ", " || ", "; ", "\n", " & "]), inner).map("".join),
+            st.tuples(inner, st.sampled_from([" # c\n", "\n\n  #c 'd\n\n", " | # e\n", "&&\\\n"]), inner).map("".join),
             inner.map(lambda text: f"{{ {text}\n}} >f"),
             inner.map(lambda text: f"( {text}\n)"),
             inner.map(lambda text: f"! {text}"),
@@ -107,6 +111,19 @@ def check(text: str) -> None:
     one_line(tree)
     for item in tree.items:
         assert parse(program_text(item), ask=True).items == [item]
+    check_layout(text, tree)
+
+
+def check_layout(text: str, tree: Sequence) -> None:
+    """In canonical layout nothing but blanks has changed, the meaning is the same, and so is the layout of that."""
+    formatted = format_text(text)
+    assert parse(formatted, ask=True) == tree, formatted
+    assert without_blanks(formatted) == without_blanks(text), formatted
+    assert format_text(formatted) == formatted, formatted
+
+
+def without_blanks(text: str) -> str:
+    return re.sub(r"[ \t\n\\]", "", text)
 
 
 @examples(150)
