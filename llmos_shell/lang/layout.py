@@ -13,9 +13,10 @@ from typing import NamedTuple
 from llmos_shell.lang.ast import Case as CaseNode
 from llmos_shell.lang.ast import CaseArm, Command, Sequence
 from llmos_shell.lang.ast import Redirect as RedirectNode
+from llmos_shell.lang.compound import RESERVED
 from llmos_shell.lang.errors import Source, char_width
 from llmos_shell.lang.lexer import EOF, IO_NUMBER, NEWLINE, OPERATOR, WORD
-from llmos_shell.lang.parser import RESERVED, Parser, parse
+from llmos_shell.lang.parser import Parser, parse
 
 INDENT = "    "
 _TRIVIA = re.compile(r"((?:[ \t]+|\\\n)*)(#[^\n]*)?\Z")

@@ -29,6 +29,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "memory": ("free",),
     "system": ("status", "dmesg", "daemon", "sched"),
     "prefix": ("nice", "nohup", "time"),
+    "scripts": ("fmt",),
     "session": ("help", "history", "version", "exit"),
 }
 """Which module of this package holds which commands."""

@@ -188,3 +188,43 @@ def test_files_that_cannot_be_read(llmos: Any, tmp_path: Path) -> None:
 def test_a_byte_order_mark_is_no_part_of_the_script(llmos: Any, tmp_path: Path) -> None:
     (tmp_path / "work" / "x").write_bytes(b"\xef\xbb\xbfecho hi\n")
     assert llmos("x").stdout == "hi\n"
+
+
+# -- fmt ---
+
+
+def test_fmt_prints_lists_shows_and_writes(llmos: Any, tmp_path: Path) -> None:
+    ugly, neat = tmp_path / "work" / "ugly", tmp_path / "work" / "neat"
+    ugly.write_text("if a;then\nb # c\nfi")
+    ugly.chmod(0o750)
+    neat.write_text("if a; then\n    b  # c\nfi\n")
+    link = tmp_path / "work" / "link"
+    link.symlink_to("ugly")
+    assert llmos("fmt", "ugly").stdout == neat.read_text()
+    assert llmos("fmt", stdin=ugly.read_bytes()).stdout == neat.read_text()
+    assert llmos("-c", "fmt <ugly | fmt -d").stdout == ""
+    assert llmos("fmt", "-l", "ugly", "neat").stdout == "ugly\n"
+    diff = llmos("fmt", "-d", "ugly", "neat")
+    assert diff.returncode == 0
+    assert "-fi\n\\ No newline at end of file\n+if a; then\n" in diff.stdout
+    assert llmos("fmt", "--check", "ugly", "neat").returncode == 1
+    assert llmos("fmt", "-w", "link", "neat").stdout == ""
+    assert link.is_symlink() and ugly.read_text() == neat.read_text()
+    assert ugly.stat().st_mode & 0o777 == 0o750
+    assert llmos("fmt", "--check", "ugly").returncode == 0
+    assert sorted(path.name for path in ugly.parent.iterdir()) == ["link", "neat", "ugly"]
+
+
+def test_fmt_leaves_alone_what_is_no_script(llmos: Any, tmp_path: Path) -> None:
+    wrong, good = tmp_path / "work" / "wrong", tmp_path / "work" / "good"
+    wrong.write_text("a )\n")
+    good.write_text("a;b\n")
+    done = llmos("fmt", "-w", "wrong", "nosuch", "good")
+    assert (done.returncode, wrong.read_text(), good.read_text()) == (2, "a )\n", "a; b\n")
+    assert done.stderr == (
+        "llmos: wrong:1:3: unexpected `)`\n  a )\n    ^\nllmos: fmt: nosuch: no such file or directory\n"
+    )
+    assert llmos("fmt", stdin=b"\0").stderr == "llmos: fmt: -: is a binary file, not a script\n"
+    assert "is not UTF-8 (byte 2)" in llmos("fmt", stdin=b"a \xff").stderr
+    assert llmos("fmt", "-w").returncode == 2
+    assert llmos("fmt", ".").stderr == "llmos: fmt: .: is a directory\n"
