@@ -78,11 +78,24 @@ def start(
         return _spawn(path, words, environment, files, group, default_signals)
     except OSError as error:
         if error.errno == errno.ENOEXEC:
+            if _is_binary(path):
+                raise StartError(f"{words[0]}: cannot execute binary file", 126) from None
             return _spawn("/bin/sh", ["sh", path, *words[1:]], environment, files, group, default_signals)
         _found.pop(words[0], None)
         raise _start_error(path, words[0], error) from None
     except ValueError:
         raise StartError(f"{words[0]}: an argument holds a NUL character", 126) from None
+
+
+def _is_binary(path: str) -> bool:
+    from llmos_shell.shell.interpreter.stream import NoText, decode_script
+
+    try:
+        with open(path, "rb") as file:
+            decode_script(file.read(256))
+    except (OSError, NoText):
+        return True
+    return False
 
 
 def _start_error(path: str, name: str, error: OSError) -> StartError:

@@ -74,10 +74,11 @@ class Redirection:
         """Carries out one redirection. Raises `RedirectError`."""
         operator, target = redirect.operator, expand(redirect.target)
         fd = redirect.fd if redirect.fd is not None else (0 if operator[0] == "<" else 1)
-        if operator == "<<":
-            self._set(fd, _here_document(target))
-        elif operator == "<<<":
-            self._set(fd, _here_document(f"{target}\n"))
+        if operator in ("<<", "<<<"):
+            try:
+                self._set(fd, _here_document(target if operator == "<<" else f"{target}\n"))
+            except OSError as error:
+                raise RedirectError(f"here-document: {(error.strerror or str(error)).lower()}") from None
         elif operator == "<&" or (operator == ">&" and (redirect.fd is not None or _is_descriptor(target))):
             self._duplicate(fd, target)
         else:
