@@ -125,6 +125,10 @@ CONVERTERS: dict[str, tuple[Callable[[str], Any], str]] = {
     "pid": (_parse_pid, "a PID or a job such as %1"),
     "signal": (parse_signal, "a signal (`kill -l` lists them)"),
     "variable": (str, "a variable"),
+    "job": (str, "a job"),
+    "target": (str, "a PID or a job"),
+    "policy": (str, "a scheduling policy"),
+    "syscall": (str, "a syscall"),
 }
 """Types of options and operands: how to read one, and what to call it in an error."""
 

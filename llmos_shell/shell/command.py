@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from llmos_shell.ipc.client import Client
 
 
-_SHOWN_CONTROLS = {
+SHOWN_CONTROLS = {
     **{code: 0x2400 + code for code in range(0x20) if chr(code) not in "\n\t"},
     0x7F: 0x2421,
     **dict.fromkeys(range(128, 160), 65533),
@@ -222,7 +222,7 @@ class Context:
 
     def clean(self, text: str) -> str:
         """Text that a model made, fit for `out`: a terminal is shown its control characters and must not obey them."""
-        return text.translate(_SHOWN_CONTROLS) if self.is_terminal() else text
+        return text.translate(SHOWN_CONTROLS) if self.is_terminal() else text
 
     def show(self, text: str) -> None:
         """Writes text that a model made."""

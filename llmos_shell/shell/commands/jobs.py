@@ -198,7 +198,7 @@ def _disown(context: Context, args: Args) -> int:
     return 0
 
 
-_JOBS = Operand("JOB", _SPEC, "str", required=False, many=True)
+_JOBS = Operand("JOB", _SPEC, "job", required=False, many=True)
 
 COMMANDS = (
     Command(
@@ -221,7 +221,7 @@ COMMANDS = (
         "bring a job to the foreground",
         _fg,
         family="shell",
-        operands=(Operand("JOB", _SPEC, "str", required=False),),
+        operands=(Operand("JOB", _SPEC, "job", required=False),),
         description="A stopped one goes on. Of a model process the output is shown from where the terminal had got to.",
     ),
     Command(
@@ -236,7 +236,7 @@ COMMANDS = (
         "wait until jobs or processes have ended",
         _wait,
         family="shell",
-        operands=(Operand("TARGET", f"{_SPEC}; none: all jobs of this shell", "str", required=False, many=True),),
+        operands=(Operand("TARGET", f"{_SPEC}; none: all jobs of this shell", "target", required=False, many=True),),
         description="The exit status is that of the last one; 127 if there is no such job.",
         examples=(Example("wait %1", "the first job"), Example("wait 12", "a process, also of another shell")),
     ),

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from llmos_shell import __version__, paths
 from llmos_shell.abi.errors import Code, LlmosError
-from llmos_shell.shell.command import Args, Command, Context, Operand, Option
+from llmos_shell.shell.arguments import parse_integer
+from llmos_shell.shell.command import Args, Command, Context, Operand, Option, UsageError
+
+if TYPE_CHECKING:
+    from llmos_shell.shell.interactive.history import History
 
 FAMILIES = {
     "models": "Models and prompts",
@@ -61,16 +67,46 @@ def overview() -> str:
 
 
 def _history(context: Context, args: Args) -> int:
-    from llmos_shell.shell.interactive.history import clear_history, read_history
+    from llmos_shell.shell.interactive.history import open_history
 
-    path = paths.history_path()
+    history = open_history(context.shell.get("HISTSIZE"))
     if args["clear"]:
-        clear_history(path)
+        history.clear()
         return 0
-    entries = read_history(path)
-    first = max(0, len(entries) - args.N) if args.N is not None else 0
-    for number, entry in enumerate(entries[first:], first + 1):
-        context.out.write(f"{number:5d}  {entry}\n")
+    if args.delete is not None:
+        return _forget(history, args.delete)
+    found = [
+        (number, entry)
+        for number, entry in enumerate(history.entries, 1)
+        if args.search is None or args.search in entry
+    ]
+    found = found[max(0, len(found) - args.N) :] if args.N is not None else found
+    if args.json:
+        from llmos_shell.shell.tables import to_json
+
+        rows = [(number, history.times[number - 1], entry.encode(errors="replace").decode()) for number, entry in found]
+        context.out.write(to_json([dict(zip(("number", "time", "text"), row, strict=True)) for row in rows]))
+        return 0
+    for number, entry in found:
+        continued = entry.replace("\n", "\n       ")
+        context.out.write(f"{number:5d}  {continued}\n")
+    return 0 if found or args.search is None else 1
+
+
+def _forget(history: History, which: str) -> int:
+    newest = which.removeprefix("-") if which.startswith("-") else ""
+    first, dash, last = which.partition("-")
+    try:
+        if newest:
+            history.delete(len(history.entries) + 1 - parse_integer(newest))
+        else:
+            history.delete(parse_integer(first), parse_integer(last) if dash else None)
+    except ValueError:
+        raise UsageError(f"-d N: `{which}` is neither a number nor N-M: `history` shows them") from None
+    except (IndexError, OverflowError):
+        raise LlmosError(
+            Code.ENOENT, f"{which}: no such entry", hint=f"there are {len(history.entries)}: `history` shows them"
+        ) from None
     return 0
 
 
@@ -102,7 +138,12 @@ COMMANDS = (
         "show what was typed",
         _history,
         family="shell",
-        options=(Option(("-c", "--clear"), "forget all of it"),),
+        options=(
+            Option(("-s", "--search"), "only entries that hold TEXT", "TEXT"),
+            Option(("-d", "--delete"), "forget entry N, entries N-M, or the Nth newest, -N", "N"),
+            Option(("-c", "--clear"), "forget all of it"),
+            Option(("--json",), "as JSON: number, time and text"),
+        ),
         operands=(Operand("N", "only the newest N", "count", required=False),),
     ),
     Command(

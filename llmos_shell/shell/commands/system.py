@@ -251,7 +251,7 @@ COMMANDS = (
         _sched,
         family="system",
         options=(Option(("--json",), "as JSON"),),
-        operands=(Operand("POLICY", "`set NAME`, or just the name", required=False, many=True),),
+        operands=(Operand("POLICY", "`set NAME`, or just the name", "policy", required=False, many=True),),
         examples=(Example("sched set fifo", "first come, first served"),),
     ),
 )

@@ -1,151 +1,192 @@
-"""Completion of a command line from the declarations of commands and from the live system.
+"""Completion of a command line: what is wanted where the cursor is, by the declarations of commands.
 
-Produces `Candidate`s; the adapter for prompt_toolkit is in `repl`. Never starts a daemon and never waits for a model.
+What there is of each kind is `offers`; the adapter for prompt_toolkit is in `editing`. Never starts a daemon and never
+waits for a model.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Iterator, Sequence
 
-from llmos_shell.abi.types import ModelStatus, ProcessInfo, Signal
-from llmos_shell.shell import commands
+from llmos_shell.lang.compound import RESERVED
 from llmos_shell.shell.command import Command, Option
-from llmos_shell.shell.interactive.cursor import Place, find_place, quote_word
+from llmos_shell.shell.interactive import offers
+from llmos_shell.shell.interactive.cursor import Place, begun_variable, find_place
+from llmos_shell.shell.interactive.offers import OFFERS, Candidate, World, candidate
+from llmos_shell.shell.interactive.themes import theme_names
+from llmos_shell.shell.interpreter.options import NAMES
 
-MAX_FILES = 1000
-"""Files of one folder that are offered."""
+_LANGUAGE = {
+    "cd": "folder",
+    "alias": "alias",
+    "unalias": "alias",
+    "export": "variable",
+    "readonly": "variable",
+    "local": "variable",
+    "declare": "variable",
+    "typeset": "variable",
+    "unset": "variable",
+    "read": "variable",
+    "getopts": "variable",
+    "type": "runnable",
+    "hash": "runnable",
+    "trap": "signal",
+    "pushd": "folder",
+    "rmdir": "folder",
+    "which": "runnable",
+    "man": "runnable",
+}
+"""Kinds of the operands of commands that have no declaration."""
 
-
-@dataclass(frozen=True)
-class Candidate:
-    """What to insert in place of the last `typed` characters, how to show it, and a word about it."""
-
-    text: str
-    typed: int
-    display: str
-    about: str = ""
-
-
-class World(Protocol):
-    """What completion asks of the shell and of the daemon."""
-
-    def command_names(self) -> Sequence[str]:
-        """Words that can be run: functions, aliases, built-ins."""
-
-    def programs(self) -> Sequence[str]:
-        """The host's programs that can be run, if the shell runs any."""
-
-    def variable_names(self) -> Sequence[str]:
-        """Variables that are set."""
-
-    def jobs(self) -> Sequence[tuple[str, str]]:
-        """Jobs as `%1` and what they run."""
-
-    def processes(self) -> Sequence[ProcessInfo]:
-        """Live processes."""
-
-    def models(self) -> Sequence[ModelStatus]:
-        """All models."""
+_RUNS_ANOTHER = frozenset(
+    ("command", "exec", "eval", "builtin", "sudo", "doas", "env", "xargs", "watch", "setsid", "stdbuf", "ionice")
+)
+"""Commands without a declaration whose operands are a command line."""
 
 
 def complete(line: str, world: World) -> Iterator[Candidate]:
     """Candidates for the word at the end of `line`."""
     place = find_place(line)
-    variable = _begun_variable(place)
+    if place.comment:
+        return
+    variable = begun_variable(place)
     if variable is not None:
-        yield from _variables(variable, world)
+        yield from offers.variable_uses(variable, world)
+    elif line.rpartition("\n")[2].lstrip().startswith("?"):
+        yield from offers.files(place, world)
+    elif place.redirection:
+        yield from _redirection_target(place, world)
+    elif not place.words:
+        yield from _first_word(place, world)
+    elif place.words[0] in RESERVED:
+        yield from _in_compound(place, world)
+    else:
+        yield from _arguments(place, world)
+
+
+def _redirection_target(place: Place, world: World) -> Iterator[Candidate]:
+    if place.redirection in ("<<", "<<-", "<<<"):
         return
-    if place.redirection:
-        yield from _files(place)
+    if place.redirection.endswith("&") and not place.redirection.startswith("&"):
+        yield from offers.choices(place, ("1", "2"))
+    yield from offers.files(place, world)
+
+
+def _first_word(place: Place, world: World) -> Iterator[Candidate]:
+    """A command, or the value of an assignment before one."""
+    name, equals, _ = place.word.partition("=")
+    if equals and name.removesuffix("+").isidentifier():
+        yield from _assigned(name, place, world)
+    elif "/" in place.word or place.word.startswith("~"):
+        yield from offers.executables(place, world)
+    else:
+        yield from offers.command_words(place, world)
+        if place.word:
+            yield from (candidate(place, word, "keyword") for word in sorted(RESERVED) if word.startswith(place.word))
+
+
+def _assigned(name: str, place: Place, world: World) -> Iterator[Candidate]:
+    value = offers.after(place, "=")
+    if value is None:
         return
-    if not place.words:
-        yield from _commands(place, world)
-        return
-    yield from _arguments(place, world)
+    if name == "LLMOS_THEME":
+        yield from offers.choices(value, theme_names())
+    else:
+        yield from offers.files(offers.after(value, ":") or value, world)
 
 
-def _begun_variable(place: Place) -> str | None:
-    """The beginning of a `$NAME` at the end of the word, with its `$` or `${`."""
-    at = place.word.rfind("$")
-    if at < 0 or place.quote == "'":
-        return None
-    name = place.word[at + 1 :].removeprefix("{")
-    return place.word[at:] if name == "" or name.isidentifier() else None
-
-
-def _variables(begun: str, world: World) -> Iterator[Candidate]:
-    braced = begun.startswith("${")
-    prefix = begun.lstrip("${")
-    for name in sorted(world.variable_names()):
-        if name.startswith(prefix):
-            text = f"${{{name}}}" if braced else f"${name}"
-            yield Candidate(text, len(begun), name)
-
-
-def _commands(place: Place, world: World) -> Iterator[Candidate]:
-    if "/" in place.word:
-        yield from _files(place)
-        return
-    seen = set()
-    for name in sorted(world.command_names()):
-        if name.startswith(place.word) and name not in seen:
-            seen.add(name)
-            command = _find(name)
-            yield _candidate(place, name, command.summary if command else "")
-    if place.word:
-        for name in world.programs():
-            if name.startswith(place.word) and name not in seen:
-                yield _candidate(place, name, "program")
+def _in_compound(place: Place, world: World) -> Iterator[Candidate]:
+    """Behind `for`, `case` and the like, where no command stands."""
+    opening, count = place.words[0], len(place.words)
+    if opening in ("for", "select", "case") and count == 2:
+        yield from offers.choices(place, ("in",))
+    elif opening in ("for", "select") and count == 1:
+        yield from offers.variable_names(place, world)
+    elif opening == "function":
+        yield from offers.functions(place, world)
+    else:
+        yield from offers.files(place, world)
 
 
 def _arguments(place: Place, world: World) -> Iterator[Candidate]:
     """Options, values of options and operands of the command the cursor is in."""
-    command, words = _innermost(place.words)
-    if command is None:
-        yield from _files(place)
-        return
-    options = {flag: option for option in command.options for flag in option.flags}
+    name, command, words = _innermost(place.words)
+    if name == "":
+        yield from _first_word(place, world)
+    elif command is None:
+        yield from _undeclared(name, words, place, world)
+    else:
+        yield from _declared(command, words, place, world)
+
+
+def _innermost(words: Sequence[str]) -> tuple[str, Command | None, Sequence[str]]:
+    """The command the words belong to, seen through `nice`, `sudo` and the like; the name is empty when it is to come.
+
+    Options of those belong to them.
+    """
+    rest = list(words)
+    while rest:
+        name = rest.pop(0)
+        command = offers.find_command(name)
+        if command is not None and not command.raw:
+            return name, command, rest
+        if command is None and name not in _RUNS_ANOTHER:
+            return name, None, rest
+        options = {} if command is None else _flags(command)
+        at = 0
+        while at < len(rest) and (rest[at].startswith("-") or (name == "env" and "=" in rest[at])):
+            option = options.get(rest[at])
+            at += 2 if option is not None and option.value else 1
+        if at > len(rest) or (at == len(rest) and command is not None):
+            return name, command, rest
+        rest = rest[at:]
+    return "", None, ()
+
+
+def _declared(command: Command, words: Sequence[str], place: Place, world: World) -> Iterator[Candidate]:
+    options = _flags(command)
     flag, equals, _ = place.word.partition("=")
     if equals and flag in options:
-        yield from _values(options[flag].type, place, world, skip=len(flag) + 1)
+        value = offers.after(place, "=")
+        if value is not None:
+            yield from _values(options[flag].type, value, world)
         return
     if "--" not in words:
-        pending = _pending(words, options)
-        if pending is not None:
+        pending = options.get(words[-1]) if words else None
+        if pending is not None and pending.value:
             yield from _values(pending.type, place, world)
             return
-        if command.raw and not place.word.startswith("-"):
-            yield from _commands(place, world)
-            return
         if place.word.startswith("-"):
-            yield from _options(command, place)
+            yield from _options(command, words, place, world)
             return
+    if command.raw:
+        yield from _first_word(place, world)
+        return
     yield from _values(_operand_type(command, words, options), place, world)
 
 
-def _innermost(words: Sequence[str]) -> tuple[Command | None, Sequence[str]]:
-    """The command the words belong to, seeing through `nice`, `nohup`, `time` and the like."""
-    command = _find(words[0])
-    rest = words[1:]
-    while command is not None and command.raw:
-        options = {flag: option for option in command.options for flag in option.flags}
-        at = 0
-        while at < len(rest) and rest[at].startswith("-"):
-            option = options.get(rest[at])
-            at += 2 if option is not None and option.value else 1
-        if at >= len(rest):
-            return command, rest
-        command, rest = _find(rest[at]), rest[at + 1 :]
-    return command, rest
+def _undeclared(name: str, words: Sequence[str], place: Place, world: World) -> Iterator[Candidate]:
+    """Arguments of the language's commands and of the host's programs."""
+    if name == "set":
+        if words and words[-1] in ("-o", "+o"):
+            yield from offers.choices(place, sorted(NAMES))
+        return
+    kind = _LANGUAGE.get(name, "file")
+    if kind == "variable" and "=" in place.word:
+        yield from _assigned(place.word.partition("=")[0], place, world)
+    elif name == "unset" and "-f" in words:
+        yield from offers.functions(place, world)
+    elif name == "trap" and not words:
+        yield from offers.command_words(place, world)
+    else:
+        yield from OFFERS[kind](place, world)
+        value = offers.after(place, "=")
+        if kind == "file" and value is not None:
+            yield from offers.files(value, world)
 
 
-def _pending(words: Sequence[str], options: dict[str, Option]) -> Option | None:
-    """The option whose value is to come."""
-    option = options.get(words[-1]) if words else None
-    return option if option is not None and option.value else None
+def _flags(command: Command) -> dict[str, Option]:
+    return {flag: option for option in command.options for flag in option.flags}
 
 
 def _operand_type(command: Command, words: Sequence[str], options: dict[str, Option]) -> str:
@@ -161,105 +202,29 @@ def _operand_type(command: Command, words: Sequence[str], options: dict[str, Opt
     for index, operand in enumerate(command.operands):
         if index == count or operand.many:
             return operand.type
-    return "file"
+    return "none"
 
 
-def _options(command: Command, place: Place) -> Iterator[Candidate]:
+def _options(command: Command, words: Sequence[str], place: Place, world: World) -> Iterator[Candidate]:
+    """Options not given yet, each by the flag that fits what was typed."""
     for option in command.options:
+        if not option.repeat and any(flag in words for flag in option.flags):
+            continue
         for flag in option.flags:
             if flag.startswith(place.word) and (place.word != "-" or flag == option.flags[-1]):
-                yield _candidate(place, flag, option.help)
+                value = f" {option.value}" if option.value else ""
+                yield candidate(place, flag, option.help, display=flag + value)
     if "--help".startswith(place.word):
-        yield _candidate(place, "--help", "explain the command")
+        yield candidate(place, "--help", "explain the command")
+    if command.name == "kill" and not words:
+        signal = place.tail(1)
+        if signal is not None:
+            yield from offers.signals(signal, world)
 
 
-def _values(kind: str, place: Place, world: World, skip: int = 0) -> Iterator[Candidate]:
-    """Candidates of one type; `skip` characters of the word stay as they are."""
-    if skip:
-        place = Place(place.words, place.word[skip:], place.typed - skip, place.quote)
+def _values(kind: str, place: Place, world: World) -> Iterator[Candidate]:
+    """Candidates of one kind, or out of the choices `a|b|c`."""
     if "|" in kind:
-        for choice in kind.split("|"):
-            if choice.startswith(place.word):
-                yield _candidate(place, choice)
-        return
-    source = _SOURCES.get(kind)
-    if source is not None:
-        yield from source(place, world)
-    if kind in ("str", "file", "model"):
-        yield from _files(place, ".gguf" if kind == "model" else "")
-
-
-def _models(place: Place, world: World) -> Iterator[Candidate]:
-    for status in world.models():
-        if status.entry.name.startswith(place.word):
-            state = "loaded" if status.worker is not None else status.problem
-            yield _candidate(place, status.entry.name, ", ".join(filter(None, (state, status.entry.description))))
-
-
-def _pids(place: Place, world: World) -> Iterator[Candidate]:
-    for job, what in world.jobs():
-        if job.startswith(place.word):
-            yield _candidate(place, job, what)
-    for process in world.processes():
-        if str(process.pid).startswith(place.word):
-            yield _candidate(place, str(process.pid), f"{process.state} {process.model} {process.name}")
-
-
-def _signals(place: Place, world: World) -> Iterator[Candidate]:
-    for signal in Signal:
-        if signal.startswith(place.word.upper().removeprefix("SIG")):
-            yield _candidate(place, signal.value)
-
-
-def _known_commands(place: Place, world: World) -> Iterator[Candidate]:
-    for name in commands.names():
-        if name.startswith(place.word):
-            command = _find(name)
-            yield _candidate(place, name, command.summary if command else "")
-
-
-def _variable_words(place: Place, world: World) -> Iterator[Candidate]:
-    for name in sorted(world.variable_names()):
-        if name.startswith(place.word):
-            yield _candidate(place, name)
-
-
-_SOURCES: dict[str, Callable[[Place, World], Iterator[Candidate]]] = {
-    "model": _models,
-    "pid": _pids,
-    "job": _pids,
-    "signal": _signals,
-    "command": _known_commands,
-    "variable": _variable_words,
-}
-
-
-def _files(place: Place, ending: str = "") -> Iterator[Candidate]:
-    """Files and folders; with `ending` only files that end so, and folders on the way to them."""
-    head, slash, tail = place.word.rpartition("/")
-    folder = os.path.expanduser(head + slash) or "."
-    try:
-        with os.scandir(folder) as entries:
-            found = sorted(((entry.name, entry.is_dir()) for entry in entries), key=lambda entry: entry[0])
-    except OSError:
-        return
-    shown = 0
-    for name, is_folder in found:
-        hidden = name.startswith(".") and not tail.startswith(".")
-        if hidden or not name.startswith(tail) or not (is_folder or name.endswith(ending)):
-            continue
-        shown += 1
-        if shown > MAX_FILES:
-            return
-        yield _candidate(place, head + slash + name + ("/" if is_folder else ""), display=name + "/" * is_folder)
-
-
-def _candidate(place: Place, text: str, about: str = "", display: str = "") -> Candidate:
-    return Candidate(quote_word(text, place.quote), place.typed, display or text, about)
-
-
-def _find(name: str) -> Command | None:
-    try:
-        return commands.find(name)
-    except ImportError:
-        return None
+        yield from offers.choices(place, kind.split("|"))
+    elif kind in OFFERS:
+        yield from OFFERS[kind](place, world)

@@ -1,20 +1,25 @@
-"""What the REPL knows of the daemon without ever waiting for it: a thread of its own looks about once a second.
+"""What the REPL knows of the daemon while it waits for it next to never: a thread of its own looks once a second.
 
 It has its own connection, so that nothing a command does can hold it up, and it never starts a daemon again that was
-stopped on purpose.
+stopped on purpose. What completion asks for is remembered, and waited for only for a moment.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
+
+from msgspec import Struct
 
 from llmos_shell.abi.errors import LlmosError
+from llmos_shell.abi.syscall import Syscall
 from llmos_shell.abi.syscalls import (
     MEM_INFO,
     MODEL_LIST,
     PROC_LIST,
+    SCHED_SHOW,
     SYS_STATUS,
     List,
     MemoryInfo,
@@ -22,11 +27,46 @@ from llmos_shell.abi.syscalls import (
     SystemStatus,
 )
 from llmos_shell.abi.types import ModelStatus, ProcessInfo
-from llmos_shell.ipc.client import Client, connect
+from llmos_shell.ipc.client import Client, ConnectionLost, connect
 
 PERIOD_SECONDS = 1.0
+FRESH_SECONDS = 0.5
+"""An answer that is not older is not asked for again."""
+
+WAIT_SECONDS = 0.3
+"""The longest that completion waits for an answer; then it makes do with the one before."""
 
 T = TypeVar("T")
+
+
+class Remembered(Generic[T]):
+    """The newest answer to one question. A thread asks, one at a time, however long the daemon takes."""
+
+    def __init__(self, ask: Callable[[], T], empty: T) -> None:
+        self.value = self._empty = empty
+        self._ask = ask
+        self._asked = -FRESH_SECONDS
+        self._lock = threading.Lock()
+        self._answered = threading.Event()
+        self._answered.set()
+
+    def get(self, wait_seconds: float = WAIT_SECONDS) -> T:
+        """The answer; the one before, if a new one takes longer than that."""
+        with self._lock:
+            if self._answered.is_set() and time.monotonic() - self._asked > FRESH_SECONDS:
+                self._answered.clear()
+                threading.Thread(target=self._run, name="live answer", daemon=True).start()
+        self._answered.wait(wait_seconds)
+        return self.value
+
+    def _run(self) -> None:
+        try:
+            self.value = self._ask()
+        except LlmosError:
+            self.value = self._empty
+        finally:
+            self._asked = time.monotonic()
+            self._answered.set()
 
 
 class Live:
@@ -36,6 +76,12 @@ class Live:
         self.on_change = on_change
         self.text = "starting the daemon…"
         self.default_model = ""
+        self.status: SystemStatus | None = None
+        self._processes: Remembered[tuple[ProcessInfo, ...]] = Remembered(
+            lambda: self._call(PROC_LIST, List(sessions=False)), ()
+        )
+        self._models: Remembered[tuple[ModelStatus, ...]] = Remembered(lambda: self._call(MODEL_LIST, Nothing()), ())
+        self._policies: Remembered[tuple[str, ...]] = Remembered(lambda: self._call(SCHED_SHOW, Nothing()).policies, ())
         self._client: Client | None = None
         self._stop = threading.Event()
         self._wake = threading.Event()
@@ -61,21 +107,27 @@ class Live:
         self._wake.set()
 
     def processes(self) -> tuple[ProcessInfo, ...]:
-        """Live processes without sessions; none when the daemon does not answer."""
-        return self._ask(lambda client: client.call(PROC_LIST, List(sessions=False)))
+        """Live processes without sessions, as far as the daemon answers in time."""
+        return self._processes.get()
 
     def models(self) -> tuple[ModelStatus, ...]:
-        """All models; none when the daemon does not answer."""
-        return self._ask(lambda client: client.call(MODEL_LIST, Nothing()))
+        """All models, as far as the daemon answers in time."""
+        return self._models.get()
 
-    def _ask(self, call: Callable[[Client], tuple[T, ...]]) -> tuple[T, ...]:
+    def policies(self) -> tuple[str, ...]:
+        """Scheduling policies, as far as the daemon answers in time."""
+        return self._policies.get()
+
+    def model_names(self) -> frozenset[str]:
+        """The models last heard of; asks nobody."""
+        return frozenset(model.entry.name for model in self._models.value)
+
+    def _call(self, syscall: Syscall, args: Struct) -> Any:
+        """Asks the daemon that is there, if one is. Raises `LlmosError`."""
         client = self._client
         if client is None or client.lost:
-            return ()
-        try:
-            return call(client)
-        except LlmosError:
-            return ()
+            raise ConnectionLost
+        return client.call(syscall, args)
 
     def _run(self) -> None:
         start = True
@@ -94,11 +146,12 @@ class Live:
                 self._client = None
                 self._client = connect("llmos toolbar", start=start)
             if not self.default_model:
-                models: tuple[ModelStatus, ...] = self._client.call(MODEL_LIST, Nothing())
-                self.default_model = next((status.entry.name for status in models if status.default), "")
-            status = self._client.call(SYS_STATUS, Nothing())
-            return describe(status, self._client.call(MEM_INFO, Nothing()), self.default_model)
+                models = self._models.get(PERIOD_SECONDS)
+                self.default_model = next((model.entry.name for model in models if model.default), "")
+            self.status = self._client.call(SYS_STATUS, Nothing())
+            return describe(self.status, self._client.call(MEM_INFO, Nothing()), self.default_model)
         except LlmosError as error:
+            self.status = None
             return "no daemon" if not start else str(error)
 
 

@@ -1,4 +1,4 @@
-"""The interactive shell on a terminal that can do nothing but lines (`TERM=dumb`)."""
+"""The interactive shell on a terminal that can do nothing but lines (`TERM=dumb`), and where there is none."""
 
 from __future__ import annotations
 
@@ -6,36 +6,45 @@ import os
 import sys
 from collections.abc import Mapping
 
+from llmos_shell.shell.interactive.history import open_history
+from llmos_shell.shell.interactive.prompt import without_sequences
 from llmos_shell.shell.interactive.proposals import take_proposal
-from llmos_shell.shell.interactive.startup import present_folder, prompt_text, run_startup_file
+from llmos_shell.shell.interactive.startup import Look, Prompter
 from llmos_shell.shell.interpreter.shell import Shell
 
 
 def run_plain(options: Mapping[str, bool] | None = None) -> int:
     """Reads lines until the end of input or `exit`; returns the exit status."""
     shell = Shell(interactive=True, name="llmos", options=options)
-    run_startup_file(shell)
-    text = ""
+    history = open_history(shell.get("HISTSIZE"))
+    prompter = Prompter(shell, history)
+    prompter.run_startup_file()
     while shell.exited is None:
-        if not text:
-            shell.before_prompt()
-            _show_proposal()
+        shell.before_prompt()
+        prompter.run_prompt_command()
+        if shell.exited is not None:
+            break
+        _show_proposal()
         try:
-            line = _read("> " if text else prompt_text(present_folder(), os.path.expanduser("~")))
+            text = _read_program(shell, prompter.look())
         except KeyboardInterrupt:
-            text = ""
-            print(flush=True)
+            shell.last_status = 130
+            shell.say("")
             continue
-        if not line:
-            shell.run_text("exit", "")  # which warns of jobs, once
-            text = ""
-            continue
-        text += line
-        if text.strip() and shell.complete_input(text.rstrip("\n")) == "incomplete":
-            continue
-        shell.run_text(text, "")
-        text = ""
+        if text and os.isatty(0):
+            history.append(text)
+        shell.run_text(text or "exit", "")  # which warns of jobs, once
     return shell.close()
+
+
+def _read_program(shell: Shell, look: Look) -> str:
+    """Lines up to the end of a program; an empty text at the end of input."""
+    text = ""
+    while line := _read(look.continuation if text else look.prompt):
+        text += line
+        if not text.strip() or shell.complete_input(text.rstrip("\n")) != "incomplete":
+            break
+    return text
 
 
 def _show_proposal() -> None:
@@ -46,6 +55,6 @@ def _show_proposal() -> None:
 
 
 def _read(prompt: str) -> str:
-    sys.stdout.write(prompt)
-    sys.stdout.flush()
+    sys.stderr.write(without_sequences(prompt))
+    sys.stderr.flush()
     return sys.stdin.readline()

@@ -14,7 +14,7 @@ LETTERS = {
     "m": "monitor",
     "b": "notify",
 }
-NAMES = (*sorted(LETTERS.values()), "pipefail")
+NAMES = (*sorted(LETTERS.values()), "pipefail", "emacs", "vi")
 
 
 class Options:
@@ -31,6 +31,7 @@ class Options:
         "nounset",
         "pipefail",
         "verbose",
+        "vi",
         "xtrace",
     )
 
@@ -48,7 +49,17 @@ class Options:
     nounset: bool
     pipefail: bool
     verbose: bool
+    vi: bool
     xtrace: bool
+
+    @property
+    def emacs(self) -> bool:
+        """Whether the line editor has Emacs's keys: those or vi's it always has."""
+        return not self.vi
+
+    @emacs.setter
+    def emacs(self, on: bool) -> None:
+        self.vi = not on
 
     def copy(self) -> Options:
         """For a subshell."""

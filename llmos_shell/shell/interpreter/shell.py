@@ -241,6 +241,21 @@ class Shell(Executor):
             return "incomplete" if error.incomplete else str(error)
         return "complete"
 
+    def expand_text(self, text: str) -> str:
+        """A text that is no program with its variables, `$(…)` and `$((…))` expanded, as in a here-document.
+
+        The text as it is, after a message, where it cannot be.
+        """
+        saved, self.source = self.source, Source(text, "prompt")
+        try:
+            parts = Parser(self.source).read_here_body()
+            return self._expander.string(ast.Word([ast.DoubleQuoted(parts)]))
+        except (ShellSyntaxError, ExpansionError) as error:
+            self._complain_of(error)
+            return text
+        finally:
+            self.source = saved
+
     def before_prompt(self) -> None:
         """To be called before each prompt: reports jobs that ended or stopped, and takes the terminal back."""
         flush_streams()

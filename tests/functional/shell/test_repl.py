@@ -36,6 +36,9 @@ def test_ctrl_c_clears_the_line_and_ctrl_d_leaves(repl: Any) -> None:
     terminal.wait_prompt("garbage")
     terminal.type("\x03")
     terminal.wait_prompt()
+    terminal.type("true\r")
+    terminal.wait(lambda text: text.count("llmos:~") == 3)
+    terminal.wait_prompt()
     terminal.type("\x04")
     assert terminal.status() == 0
 

@@ -1,29 +1,15 @@
-"""History file, toolbar text, transcripts, and the prompt."""
+"""Toolbar text, transcripts, proposals and settings."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
-
-import pytest
 
 from llmos_shell.abi.syscalls import MemoryInfo, PoolInfo, SystemStatus, Transcript
 from llmos_shell.abi.types import Reason, Turn
-from llmos_shell.shell.interactive.history import clear_history, read_history
 from llmos_shell.shell.interactive.live import describe
 from llmos_shell.shell.interactive.proposals import propose, take_proposal
-from llmos_shell.shell.interactive.startup import prompt_text
 from llmos_shell.shell.slash import parse_setting
 from llmos_shell.shell.transcripts import output_length, render_transcript
-
-
-def test_history_entries_may_have_several_lines(tmp_path: Path) -> None:
-    path = tmp_path / "history"
-    assert read_history(str(path)) == []
-    path.write_text("\n# 2026-01-01\n+ps -a\n\n# 2026-01-02\n+run 'a\n+b'\n\n# 2026-01-03\n+\n")
-    assert read_history(str(path)) == ["ps -a", "run 'a\nb'", ""]
-    clear_history(str(path))
-    assert read_history(str(path)) == []
 
 
 def status(**fields: Any) -> SystemStatus:
@@ -48,19 +34,6 @@ def test_transcripts() -> None:
     assert render_transcript(raw) == "Once upon"
     assert render_transcript(chat) == "system: s\n\nyou: hi\n\nmodel: yes"
     assert output_length(Transcript(1, "m", raw + chat, 0)) == len(" upon") + len("yes")
-
-
-@pytest.mark.parametrize(
-    ("folder", "home", "text"),
-    [
-        ("/home/x/a", "/home/x", "llmos:~/a$ "),
-        ("/home/x", "/home/x/", "llmos:~$ "),
-        ("/home/xy", "/home/x", "llmos:/home/xy$ "),
-        ("/", "/", "llmos:/$ "),
-    ],
-)
-def test_the_prompt(folder: str, home: str, text: str) -> None:
-    assert prompt_text(folder, home) == text
 
 
 def test_a_proposal_is_taken_once() -> None:
