@@ -13,5 +13,5 @@ Every message is a `msgspec.Struct`; unknown fields are ignored, so a newer peer
 peer would misread raises `PROTOCOL`. Nothing here imports another part of the project.
 """
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Version of all messages; both handshakes compare it and refuse a different one."""

@@ -54,7 +54,7 @@ class Constraint(Protocol):
 
 
 class Engine(Protocol):
-    """One loaded model."""
+    """One loaded model. One thread calls it, but for `tokenize` and `render`: another may, also during a `step`."""
 
     info: ModelInfo
 

@@ -1,7 +1,8 @@
 """Messages between the daemon and a worker, over a socketpair, framed as in `wire`.
 
-The worker handles messages strictly in order, between two steps. So the daemon may send `Export`, `Free`, `Open` and
-`Run` back to back, without waiting for answers: the image is written before the cells are reused.
+The worker handles messages strictly in order, between two steps, but for `Tokenize`, which it answers at any time. So
+the daemon may send `Export`, `Free`, `Open` and `Run` back to back, without waiting for answers: the image is written
+before the cells are reused.
 
 A `seq` is a handle chosen by the daemon, never used twice in a worker's life; the worker maps it to an engine slot.
 Late messages about a freed handle are simply ignored by the daemon. All positions and counts are tokens.
@@ -48,6 +49,12 @@ class Tokenize(Struct, frozen=True, tag="tokenize"):
     messages: tuple[Message, ...] | None = None
     known: int = 0
     special: bool = True  # add BOS where the model wants it, and read special tokens in text from templates
+
+
+class Fence(Struct, frozen=True, tag="fence"):
+    """Answered by `Fenced` in its turn: the worker has heard, and said, everything before."""
+
+    id: int
 
 
 class CopyOf(Struct, frozen=True, tag="copy"):
@@ -185,6 +192,12 @@ class Tokens(Struct, frozen=True, tag="tokens"):
     error: str = ""  # e.g. a template that refuses these messages
 
 
+class Fenced(Struct, frozen=True, tag="fenced"):
+    """Answer to `Fence`."""
+
+    id: int
+
+
 class Opened(Struct, frozen=True, tag="opened"):
     """A sequence is open; the KV of `reused` tokens was there, the rest must be prefilled. `held` is as in `Row`."""
 
@@ -269,5 +282,5 @@ class Stats(Struct, frozen=True, tag="stats"):
     threads: int
 
 
-ToWorker = Load | Tokenize | Open | Feed | Run | Export | Free | Truncate | Close
-ToDaemon = Hello | Ready | Tokens | Opened | Step | Exported | Failed | Stats
+ToWorker = Load | Tokenize | Fence | Open | Feed | Run | Export | Free | Truncate | Close
+ToDaemon = Hello | Ready | Tokens | Fenced | Opened | Step | Exported | Failed | Stats

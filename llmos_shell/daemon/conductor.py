@@ -43,6 +43,7 @@ class Conductor:
         self._handlers: dict[type, Callable[[Any], None]] = {
             abi.Step: Digest(self).step,
             abi.Tokens: self.tokenizer.answered,
+            abi.Fenced: self.tokenizer.passed,
             abi.Opened: self._opened,
             abi.Exported: self._exported,
             abi.Failed: self._failed,

@@ -22,7 +22,12 @@ REPLAN_SECONDS = 0.05
 STALL_SECONDS = 0.08
 """By how much a prompt may prolong a step in which others decode."""
 
-FIRST_BUDGET = 256
+STEP_SECONDS = 0.4
+"""How long a step with nothing but prompts may take, so that others are let in soon."""
+
+FIRST_BUDGET = 128
+"""Prompt tokens per step while the speed of prefill is unknown."""
+
 MIN_BUDGET = 32
 SMOOTHING = 0.3
 
@@ -139,11 +144,10 @@ class Planner:
         return {pid: members[pid] for pid in kept if pid in members and members[pid].wants_to_run}
 
     def _budget(self, chosen: dict[int, Process]) -> int:
-        """Prompt tokens per step: all that fit when nobody decodes, else what does not stall those who do."""
+        """Prompt tokens per step: what does not stall tokens that somebody reads; when nobody does, a long step."""
         info = self._conductor.workshop.info
         assert info is not None
-        if not any(len(process.tokens) > process.turn_start for process in chosen.values()):
-            return info.max_batch
-        wanted = int(self._prefill_rate * STALL_SECONDS) or FIRST_BUDGET
+        read = any(process.watchers and len(process.tokens) > process.turn_start for process in chosen.values())
+        wanted = int(self._prefill_rate * (STALL_SECONDS if read else STEP_SECONDS)) or FIRST_BUDGET
         power_of_two = 1 << (max(1, wanted).bit_length() - 1)
         return max(MIN_BUDGET, min(info.max_batch, power_of_two))

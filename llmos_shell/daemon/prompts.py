@@ -1,6 +1,6 @@
 """From turns to tokens: asks the worker to tokenize, and keeps the questions until they are answered.
 
-Also fences: the worker answers in order, so an answer means that it has heard, and said, everything before.
+Also fences: the worker answers them in order, so an answer means that it has heard, and said, everything before.
 """
 
 from __future__ import annotations
@@ -24,14 +24,11 @@ ATTEMPTS = 2
 
 
 class _Question:
-    __slots__ = ("answer", "attempts", "message", "then")
+    __slots__ = ("answer", "attempts", "message")
 
-    def __init__(
-        self, message: abi.Tokenize, answer: asyncio.Future[abi.Tokens] | None, then: Callable[[], None] | None
-    ) -> None:
+    def __init__(self, message: abi.Tokenize, answer: asyncio.Future[abi.Tokens]) -> None:
         self.message = message
         self.answer = answer
-        self.then = then
         self.attempts = 1
 
 
@@ -41,17 +38,20 @@ class Tokenizer:
     def __init__(self, conductor: Conductor) -> None:
         self._conductor = conductor
         self._questions: dict[int, _Question] = {}
+        self._fences: dict[int, Callable[[], None]] = {}
         self._next = 0
 
     @property
     def pending(self) -> bool:
         """Whether a question is not answered yet."""
-        return bool(self._questions)
+        return bool(self._questions or self._fences)
 
     async def ask(self, question: abi.Tokenize) -> abi.Tokens:
         """The tokens of a text or a conversation. Raises EINVAL when the template refuses it."""
         answer: asyncio.Future[abi.Tokens] = asyncio.get_running_loop().create_future()
-        self._put(question, answer, None)
+        question = structs.replace(question, id=self._number())
+        self._conductor.send(question)
+        self._questions[question.id] = _Question(question, answer)
         tokens = await answer
         if tokens.error:
             raise LlmosError(Code.EINVAL, tokens.error)
@@ -59,7 +59,9 @@ class Tokenizer:
 
     def fence(self, then: Callable[[], None]) -> None:
         """Calls `then` when the worker has dealt with all that was sent before; also when it died meanwhile."""
-        self._put(abi.Tokenize(0, text=""), None, then)
+        number = self._number()
+        self._conductor.send(abi.Fence(number))
+        self._fences[number] = then
 
     async def for_process(self, process: Process) -> tuple[int, tuple[int, ...]]:
         """(tokens of its context to keep, tokens to append) so that its turns up to the last are in the context."""
@@ -77,21 +79,21 @@ class Tokenizer:
     def answered(self, message: abi.Tokens) -> None:
         """The worker answers."""
         question = self._questions.pop(message.id, None)
-        if question is None:
-            return
-        if question.then is not None:
-            question.then()
-        elif question.answer is not None and not question.answer.done():
+        if question is not None and not question.answer.done():
             question.answer.set_result(message)
+
+    def passed(self, message: abi.Fenced) -> None:
+        """The worker has come to a fence."""
+        then = self._fences.pop(message.id, None)
+        if then is not None:
+            then()
 
     def resend(self) -> None:
         """Asks another worker; a question over which several died is given up."""
+        self._open_fences()
         for number, question in list(self._questions.items()):
             question.attempts += 1
-            if question.then is not None:
-                del self._questions[number]
-                question.then()
-            elif question.attempts > ATTEMPTS:
+            if question.attempts > ATTEMPTS:
                 del self._questions[number]
                 self._refuse(question, LlmosError(Code.EIO, "the worker crashed while reading this text"))
             else:
@@ -101,22 +103,21 @@ class Tokenizer:
         """There is no worker any more."""
         questions, self._questions = self._questions, {}
         for question in questions.values():
-            if question.then is not None:
-                question.then()
-            else:
-                self._refuse(question, error)
+            self._refuse(question, error)
+        self._open_fences()
 
-    def _put(
-        self, message: abi.Tokenize, answer: asyncio.Future[abi.Tokens] | None, then: Callable[[], None] | None
-    ) -> None:
+    def _number(self) -> int:
         self._next += 1
-        message = structs.replace(message, id=self._next)
-        self._conductor.send(message)
-        self._questions[self._next] = _Question(message, answer, then)
+        return self._next
+
+    def _open_fences(self) -> None:
+        fences, self._fences = self._fences, {}
+        for then in fences.values():
+            then()
 
     @staticmethod
     def _refuse(question: _Question, error: LlmosError) -> None:
-        if question.answer is not None and not question.answer.done():
+        if not question.answer.done():
             question.answer.set_exception(error)
 
 

@@ -88,7 +88,9 @@ class Workshop:
         """A message for the worker, if there is one."""
         if self._link is not None:
             self._link.send(message)
-            asked = isinstance(message, abi.Tokenize) or (isinstance(message, abi.Run) and bool(message.order))
+            asked = isinstance(message, abi.Tokenize | abi.Fence) or (
+                isinstance(message, abi.Run) and bool(message.order)
+            )
             if asked and self._watch is None:
                 self._watch = self._core.loop.call_later(STALL_SECONDS, self._check)
 

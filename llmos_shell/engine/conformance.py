@@ -22,6 +22,7 @@ from llmos_shell.abi.engine import Chunk, Engine
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.types import Message, Reason, Sampling
 from llmos_shell.engine.loop import Loop
+from llmos_shell.engine.templates import answer
 
 Logits = npt.NDArray[np.float32]
 
@@ -78,9 +79,7 @@ class EngineConformance:
     def test_next_turn_is_what_the_template_adds(self) -> None:
         """With a part of the conversation known, only the rest is tokenised."""
         with self._engine() as engine:
-            loop = Loop(engine)
-            whole, rest = (loop.handle(abi.Tokenize(known, messages=CONVERSATION, known=known))[0] for known in (0, 2))
-            assert isinstance(whole, abi.Tokens) and isinstance(rest, abi.Tokens)
+            whole, rest = (answer(engine, abi.Tokenize(known, messages=CONVERSATION, known=known)) for known in (0, 2))
             assert not whole.error and not rest.error and not whole.whole
             assert rest.whole or whole.tokens[-len(rest.tokens) :] == rest.tokens
 

@@ -13,7 +13,6 @@ from llmos_shell.abi.engine import Engine
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.engine import images
 from llmos_shell.engine.sequence import Sequence, Vocabulary
-from llmos_shell.engine.templates import tokens_for
 
 
 class Table:
@@ -29,7 +28,7 @@ class Table:
         self.grants: tuple[abi.Grant, ...] = ()
         self.budget = 0  # prompt tokens per step
         self._handlers: dict[type, Callable[..., list[abi.ToDaemon]]] = {
-            abi.Tokenize: self._tokenize,
+            abi.Fence: self._fence,
             abi.Open: self._open,
             abi.Feed: self._feed,
             abi.Run: self._run,
@@ -69,12 +68,8 @@ class Table:
             self._engine.free(sequence.slot)
         sequence.kv = tokens
 
-    def _tokenize(self, message: abi.Tokenize) -> list[abi.ToDaemon]:
-        try:
-            tokens, whole = tokens_for(self._engine, message)
-        except Exception as error:
-            return [abi.Tokens(message.id, (), error=str(error) or type(error).__name__)]
-        return [abi.Tokens(message.id, tuple(tokens), whole)]
+    def _fence(self, message: abi.Fence) -> list[abi.ToDaemon]:
+        return [abi.Fenced(message.id)]
 
     def _open(self, message: abi.Open) -> list[abi.ToDaemon]:
         if message.seq in self._sequences:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from llmos_shell.abi.engine import Engine
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.types import Message
-from llmos_shell.abi.worker import Tokenize
+from llmos_shell.abi.worker import Tokenize, Tokens
 
 if TYPE_CHECKING:
     from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -71,6 +71,15 @@ def render_plain(messages: Sequence[Message], generate: bool) -> str:
     if generate:
         parts.append("Assistant:")
     return "".join(parts)
+
+
+def answer(engine: Engine, request: Tokenize) -> Tokens:
+    """The answer to a request; what is wrong with it is an answer too."""
+    try:
+        tokens, whole = tokens_for(engine, request)
+    except Exception as error:
+        return Tokens(request.id, (), error=str(error) or type(error).__name__)
+    return Tokens(request.id, tuple(tokens), whole)
 
 
 def tokens_for(engine: Engine, request: Tokenize) -> tuple[list[int], bool]:

@@ -5,9 +5,11 @@ descriptor of a connected stream socket (one end of a socketpair), on which the 
 
     worker: Hello      daemon: Load      worker: Ready | Failed(None)      then messages of `abi.worker` both ways
 
-One thread: between two steps everything that has arrived is read without blocking (about a microsecond when there is
-nothing); with nothing to run it blocks in the socket. End of file or `Close` ends the worker with status 0, a failed
-load or a failed engine with status 1 after `Failed(None)`. SIGINT is ignored: a terminal's Ctrl-C is not for workers.
+One thread steps: between two steps it takes all messages that have arrived, and with nothing to run it waits for one.
+A second reads the socket (`channel`), a third answers `Tokenize`, so that a text is read while a step is under way and
+a long one stalls nobody. What steps report goes out at once when somebody may act on it (a prompt's progress, an end,
+pressure), else with the next. End of file or `Close` ends the worker with status 0, a failed load or a failed engine
+with status 1 after `Failed(None)`. SIGINT is ignored: a terminal's Ctrl-C is not for workers.
 """
 
 from __future__ import annotations
@@ -17,65 +19,31 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 import traceback
+from queue import SimpleQueue
+from typing import Any
 
-from msgspec import MsgspecError, Struct, msgpack, structs
+from msgspec import structs
 
 from llmos_shell.abi import PROTOCOL
 from llmos_shell.abi import worker as abi
 from llmos_shell.abi.engine import Engine, LoadEngine
 from llmos_shell.abi.errors import Code, LlmosError
-from llmos_shell.abi.framing import Splitter, encode
+from llmos_shell.engine.channel import Channel
 from llmos_shell.engine.loop import Loop
-from llmos_shell.engine.templates import PLAIN_STOP
+from llmos_shell.engine.templates import PLAIN_STOP, answer
 from llmos_shell.engine.threads import Governor
 
-_RECEIVE_BYTES = 1 << 16  # small enough that an empty read costs a microsecond
 _STATS_SECONDS = 1.0
-
-
-class Channel:
-    """The worker's end of the socket: typed messages in and out."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self._socket = connection
-        self._splitter = Splitter()
-        self._decoder: msgpack.Decoder[abi.ToWorker] = msgpack.Decoder(abi.ToWorker)
-
-    def receive(self, wait: bool) -> list[abi.ToWorker]:
-        """All messages that have arrived; with `wait`, blocks until there is one. Raises EOFError at the end."""
-        messages: list[abi.ToWorker] = []
-        while True:
-            try:
-                data = self._socket.recv(_RECEIVE_BYTES, 0 if wait and not messages else socket.MSG_DONTWAIT)
-            except BlockingIOError:
-                return messages
-            except ConnectionError:
-                raise EOFError from None
-            if not data:
-                raise EOFError
-            messages += map(self._decode, self._splitter.feed(data))
-            if messages and len(data) < _RECEIVE_BYTES:
-                return messages
-
-    def send(self, message: Struct) -> None:
-        """Sends one message. Raises EOFError when the daemon has gone."""
-        try:
-            self._socket.sendall(encode(message))
-        except ConnectionError:
-            raise EOFError from None
-
-    def _decode(self, body: bytes) -> abi.ToWorker:
-        try:
-            return self._decoder.decode(body)
-        except MsgspecError as error:
-            raise LlmosError(Code.EPROTO, f"the daemon sent what is no message: {error}") from error
+_SWITCH_SECONDS = 0.0005  # how long a step that is over waits for a thread that computes in Python
 
 
 def serve(load: LoadEngine, kernel_name: str) -> None:
     """Runs a worker on the descriptor named by the last argument; exits the process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.setswitchinterval(_SWITCH_SECONDS)
     channel = Channel(socket.socket(fileno=int(sys.argv[-1])))
     status = run(load, kernel_name, channel)
     sys.stderr.flush()
@@ -108,6 +76,7 @@ def _load_and_step(load: LoadEngine, channel: Channel) -> int:
     begun = time.perf_counter()
     engine = load(spec)
     info = engine.info if engine.info.has_chat_template else structs.replace(engine.info, chat_stop=PLAIN_STOP)
+    _answer_questions(engine, channel)
     channel.send(abi.Ready(info, time.perf_counter() - begun))
     governor = Governor(engine.info.threads) if engine.info.threads > 1 else None
     try:
@@ -115,6 +84,19 @@ def _load_and_step(load: LoadEngine, channel: Channel) -> int:
     finally:
         engine.close()
     return 0
+
+
+def _answer_questions(engine: Engine, channel: Channel) -> None:
+    """Starts the thread that tokenizes."""
+    questions: SimpleQueue[Any] = SimpleQueue()
+    channel.divert(abi.Tokenize, questions.put)
+
+    def answer_all() -> None:
+        with contextlib.suppress(EOFError):
+            while True:
+                channel.send(answer(engine, questions.get()))
+
+    threading.Thread(target=answer_all, name="tokenizer", daemon=True).start()
 
 
 def _steps(engine: Engine, loop: Loop, channel: Channel, messages: list[abi.ToWorker]) -> None:
@@ -126,12 +108,19 @@ def _steps(engine: Engine, loop: Loop, channel: Channel, messages: list[abi.ToWo
                 return
             if isinstance(message, abi.Load):
                 raise LlmosError(Code.EPROTO, "a model is loaded already")
-            for answer in loop.handle(message):
-                channel.send(answer)
+            for report in loop.handle(message):
+                channel.send(report)
         for report in loop.step() if loop.ready else ():
-            channel.send(report)
+            (channel.send if _urgent(report) else channel.hold)(report)
         stats.tell(idle=not loop.ready)
+        if not loop.ready:
+            channel.flush()
         messages = channel.receive(wait=not loop.ready)
+
+
+def _urgent(report: abi.ToDaemon) -> bool:
+    """Whether the daemon, or a reader, may do something upon it that it could not do a moment ago."""
+    return not isinstance(report, abi.Step) or bool(report.prefilled or report.finished or report.pressure)
 
 
 class _Stats:

@@ -123,6 +123,14 @@ def test_interrupts_of_the_terminal_do_not_reach_it(scripted: Worker) -> None:
     assert scripted.expect(abi.Tokens).id == 1
 
 
+def test_a_text_is_read_while_a_step_is_under_way(scripted: Worker) -> None:
+    scripted.load("scripted:", options={"hang_at_token": 4})
+    scripted.send(abi.Open(1, (256, 97), 2, Sampling(seed=1)), abi.Run((abi.Grant(1, 1000),), 16), abi.Fence(1))
+    scripted.expect(abi.Fenced)
+    scripted.send(abi.Tokenize(2, text="hi"))
+    assert scripted.expect(abi.Tokens) == abi.Tokens(2, (256, 104, 105))
+
+
 def test_failed_load_is_told(scripted: Worker, llama: Worker, tmp_path: Path) -> None:
     bad = tmp_path / "bad.gguf"
     bad.write_bytes(b"GGUF but not really")

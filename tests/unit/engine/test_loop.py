@@ -449,9 +449,8 @@ def test_senseless_messages_are_answered(bench: Maker) -> None:
     assert len(b.tokens[1]) == 10
 
 
-def test_tokenize_errors_are_answers(bench: Maker) -> None:
-    (answer,) = bench().loop.handle(abi.Tokenize(3))
-    assert answer.id == 3 and answer.error
+def test_a_fence_is_answered_in_its_turn(bench: Maker) -> None:
+    assert bench().loop.handle(abi.Fence(3)) == [abi.Fenced(3)]
 
 
 # -- engines that fail

@@ -6,7 +6,7 @@ from llmos_shell.abi import PROTOCOL
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.types import Message
 from llmos_shell.abi.worker import Load, Tokenize
-from llmos_shell.engine.templates import ChatTemplate, render_plain, tokens_for
+from llmos_shell.engine.templates import ChatTemplate, answer, render_plain, tokens_for
 from llmos_shell.testing.scripted import ScriptedEngine, load
 
 CHAT = (Message("system", "be brief"), Message("user", "hi"), Message("assistant", " hello "), Message("user", "bye"))
@@ -94,3 +94,5 @@ def test_plain_text(engine: ScriptedEngine) -> None:
 def test_senseless_requests(engine: ScriptedEngine, request_: Tokenize) -> None:
     with pytest.raises(LlmosError):
         tokens_for(engine, request_)
+    refused = answer(engine, request_)
+    assert refused.id == 1 and refused.error and not refused.tokens
