@@ -21,9 +21,11 @@ def make_reader(context: Context) -> Callable[[], str]:
     from prompt_toolkit.history import InMemoryHistory
     from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
+    from llmos_shell.shell.interactive.editor import bind_editor
     from llmos_shell.shell.slash import NAMES
 
     keys = KeyBindings()
+    bind_editor(keys, ".md")
 
     @keys.add("escape", "enter")
     def _(event: KeyPressEvent) -> None:
