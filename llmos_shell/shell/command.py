@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TextIO
 from msgspec import Struct
 
 from llmos_shell.abi.errors import LlmosError
+from llmos_shell.shell.failures import Failures, Trouble
 
 if TYPE_CHECKING:
     from llmos_shell.ipc.client import Client
@@ -125,6 +126,7 @@ class ShellLike(Protocol):
 
     interactive: bool
     last_status: int
+    failures: Failures
 
     def client(self) -> Client:
         """The shell's connection to the daemon, made on first use and made again when it was lost."""
@@ -134,6 +136,9 @@ class ShellLike(Protocol):
 
     def set(self, name: str, value: str) -> None:
         """Sets a variable."""
+
+    def command_names(self) -> Sequence[str]:
+        """All words that can be run, except programs of the host."""
 
     def run_words(self, words: Sequence[str], context: Context) -> int:
         """Runs a command given as words (for `time`, `nice`, `nohup`), in the given context."""
@@ -231,6 +236,8 @@ class Context:
     def error(self, command: str, error: LlmosError | str) -> int:
         """Writes `llmos: COMMAND: what is wrong: how to mend it` and returns exit status 1."""
         print(f"llmos: {self.place}{command}: {error}", file=self.err, flush=True)
+        code = error.code if isinstance(error, LlmosError) else ""
+        self.shell.failures.note(Trouble("command", str(error), command, code))
         return 1
 
 

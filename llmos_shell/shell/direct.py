@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.shell import commands
+from llmos_shell.shell.failures import Failures
 
 if TYPE_CHECKING:
     from llmos_shell.ipc.client import Client
@@ -23,6 +24,7 @@ class DirectShell:
 
     def __init__(self, name: str) -> None:
         self._name = name
+        self.failures = Failures()
         self._session: Session | None = None
         self._variables: dict[str, str] = {}
         self._tracked: list[int] = []
@@ -52,6 +54,10 @@ class DirectShell:
     def set(self, name: str, value: str) -> None:
         """Sets a variable, for this command only."""
         self._variables[name] = value
+
+    def command_names(self) -> Sequence[str]:
+        """The built-in commands."""
+        return commands.names()
 
     def run_words(self, words: Sequence[str], context: Context) -> int:
         """Runs a built-in command in the given context."""

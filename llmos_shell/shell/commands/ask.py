@@ -16,7 +16,7 @@ from llmos_shell.shell.commands.run import (
     print_text,
     spawn,
 )
-from llmos_shell.shell.prompts import MODEL_OPTION, SAMPLING_OPTIONS, gather, sampling_of
+from llmos_shell.shell.prompts import MODEL_OPTION, SAMPLING_OPTIONS, gather, sampling_of, stdin_is_terminal
 from llmos_shell.shell.tables import to_json
 
 
@@ -52,6 +52,8 @@ def _answer_json(context: Context, pid: int) -> int:
 
 
 def _question_mark(context: Context, args: Args) -> int:
+    if not args.QUESTION and stdin_is_terminal(context):
+        return _explain_failure(context)
     models: Sequence[ModelStatus] = context.client.call(MODEL_LIST, Nothing())
     assistants = [status for status in models if status.entry.role == "assistant"]
     if not assistants:
@@ -60,6 +62,28 @@ def _question_mark(context: Context, args: Args) -> int:
     names = [status.entry.name for status in models]
     question = gather(context, model.entry.name, args.QUESTION)
     return consult(context, question.text, model.entry.name, names, as_json=False)
+
+
+def _explain_failure(context: Context) -> int:
+    """Says why the last command failed; a mended line goes to the edit buffer."""
+    from llmos_shell.shell.explanations import explain
+    from llmos_shell.shell.interactive.proposals import propose
+    from llmos_shell.shell.surroundings import ShellSurroundings
+
+    failures = context.shell.failures
+    failure = failures.last
+    if failure is None:
+        context.out.write(
+            "Nothing has failed yet. `? how do I …` proposes a command line, `help` lists the commands.\n"
+        )
+        return 0
+    explanation = explain(failure, ShellSurroundings(context.shell))
+    which = "" if failures.fresh else f"The last line that failed: {failure.text}\n"
+    context.out.write(context.clean(f"{which}{explanation.text}\n"))
+    context.out.flush()
+    if explanation.line and context.shell.interactive and context.is_terminal():
+        propose(explanation.line)
+    return 0
 
 
 def consult(context: Context, question: str, model: str, names: Sequence[str], *, as_json: bool) -> int:
@@ -135,7 +159,8 @@ COMMANDS = (
         operands=_QUESTION,
         description=(
             "In a shell on a terminal the command line it proposes is put at the prompt, to be looked at, changed and "
-            "run; it is never run by itself."
+            "run; it is never run by itself. `?` alone explains why the last command failed, and proposes a mended "
+            "line where there is one."
         ),
         examples=(Example("? pause process 12", "proposes `stop 12`"),),
     ),

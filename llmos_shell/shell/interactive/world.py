@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from llmos_shell.abi.types import ModelStatus, ProcessInfo
+from llmos_shell.shell.surroundings import programs_on
 
 if TYPE_CHECKING:
     from llmos_shell.shell.interactive.live import Live
@@ -51,7 +52,7 @@ class ReplWorld:
         """The host's programs on the present PATH."""
         path = self._path()
         if self._programs[0] != path:
-            self._programs = (path, tuple(sorted(_executables(path))))
+            self._programs = (path, tuple(sorted(programs_on(path))))
         return self._programs[1]
 
     def variables(self) -> Mapping[str, str]:
@@ -175,17 +176,6 @@ def _is_program(path: str) -> bool:
         return os.access(path, os.X_OK) and not os.path.isdir(path)
     except ValueError:
         return False
-
-
-def _executables(path: str) -> set[str]:
-    found: set[str] = set()
-    for folder in path.split(os.pathsep):
-        try:
-            with os.scandir(folder or ".") as entries:
-                found.update(entry.name for entry in entries if os.access(entry.path, os.X_OK) and not entry.is_dir())
-        except OSError:
-            continue
-    return found
 
 
 def _summaries() -> dict[str, str]:

@@ -19,6 +19,7 @@ from llmos_shell.lang.errors import ExpansionError, ShellSyntaxError, Source
 from llmos_shell.lang.expansion import Expander
 from llmos_shell.lang.parser import mark_assignment_tildes
 from llmos_shell.lang.patterns import matches
+from llmos_shell.shell.failures import Trouble
 from llmos_shell.shell.interpreter import folders
 from llmos_shell.shell.interpreter.control import ExitShell, LeaveLoop, ReturnFromFunction, StopRequested
 from llmos_shell.shell.interpreter.hostproc import StartError, find_program, start
@@ -493,6 +494,7 @@ class Executor:
     def complain(self, text: str, status: int) -> int:
         """Says what is wrong, in a script also where; gives the status back."""
         self.say(f"llmos: {self.place()}{text}")
+        self.shell.failures.note(Trouble("shell", text))
         return status
 
     def place(self) -> str:
@@ -506,9 +508,13 @@ class Executor:
         """Shows an error in the text of a program; status 2."""
         if isinstance(error, ShellSyntaxError):
             text = self.source.point_out(error.message, error.position.offset)
+            here = -1 if self.source.name else error.position.offset
+            trouble = Trouble("syntax", error.message, offset=here)
         else:
             text = error.located(self.source, self._offset()).describe()
+            trouble = Trouble("expansion", str(error))
         self.say(f"llmos: {text}")
+        self.shell.failures.note(trouble)
         return 2
 
     # -- running to the end ------------------------------------------------------------------------------------------

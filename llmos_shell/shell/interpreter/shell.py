@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from llmos_shell.lang import ast
 from llmos_shell.lang.errors import ExpansionError, ShellSyntaxError, Source
 from llmos_shell.lang.parser import Parser, parse
+from llmos_shell.shell.failures import Failures
 from llmos_shell.shell.interpreter.control import ExitShell, LeaveLoop, ReturnFromFunction, StopRequested
 from llmos_shell.shell.interpreter.execution import RECURSION_LIMIT, Executor
 from llmos_shell.shell.interpreter.folders import Restore
@@ -63,6 +64,7 @@ class Shell(Executor):
         self.job_control = self.terminal is not None
         self.default_signals = inherited_defaults(self.job_control)
         self.warned_of_jobs = False
+        self.failures = Failures()
         self.interrupts = 0  # how often Ctrl-C was pressed since this was last set to 0
         self.pending_traps: list[str] = []
         self.getopts_index = 1  # where `getopts` is in the parameters,
@@ -168,6 +170,9 @@ class Shell(Executor):
         """
         if self.exited is not None:
             return self.exited
+        typed = self.interactive and not name
+        if typed:
+            self.failures.begin()
         try:
             self.run_program(text, name, ask=True, first_line=first_line)
         except ExitShell as leave:
@@ -187,6 +192,8 @@ class Shell(Executor):
         finally:
             self.loops = 0
             self._tested = 0
+        if typed:
+            self.failures.end(text, self.last_status)
         return self.last_status
 
     def run_program(self, text: str, name: str, *, ask: bool = False, first_line: int = 1) -> int:
