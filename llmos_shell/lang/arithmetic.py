@@ -1,4 +1,4 @@
-"""Arithmetic of `$((…))`: 64-bit signed integers, C's operators and precedence, `**`, assignments, `?:` and `,`.
+"""Arithmetic of `$((…))` and `((…))`: 64-bit signed integers, C's operators and precedence, `**`, assignments and `,`.
 
 An expression is compiled once to nested functions of a `Variables`; the compiled forms are kept.
 """
@@ -20,6 +20,12 @@ class Variables(Protocol):
 
     def assign(self, name: str, value: str) -> None:
         """Sets a variable."""
+
+    def element(self, name: str, index: str) -> str | None:
+        """An element of an array, by the text of its index; None when unset."""
+
+    def assign_element(self, name: str, index: str, value: str) -> None:
+        """Sets an element."""
 
 
 Compiled = Callable[[Variables], int]
@@ -119,8 +125,11 @@ def _constant(text: str) -> int:
 
 
 def _variable(name: str) -> Compiled:
+    base, bracket, rest = name.partition("[")
+    index = rest[:-1]
+
     def value(variables: Variables) -> int:
-        text = variables.lookup(name)
+        text = variables.element(base, index) if bracket else variables.lookup(name)
         if not text:
             return 0
         match = _INTEGER.match(text)
@@ -158,6 +167,9 @@ class _Compiler:
         self._depth = 0
         position, end = 0, len(text.rstrip())
         while position < end:
+            if text[position] == "[" and self._tokens and self._tokens[-1][0] == 2:
+                position = self._add_index(position)
+                continue
             match = _TOKEN.match(text, position)
             if match is None:
                 found = text[position:].lstrip()
@@ -170,6 +182,18 @@ class _Compiler:
             position = match.end()
         self._tokens.append((0, ""))
         self._places.append(end)
+
+    def _add_index(self, position: int) -> int:
+        """Adds what is in brackets to the name before them; where the text goes on."""
+        depth, at = 0, position
+        while at < len(self._text):
+            depth += (self._text[at] == "[") - (self._text[at] == "]")
+            at += 1
+            if not depth:
+                self._tokens[-1] = (2, self._tokens[-1][1] + self._text[position:at])
+                return at
+        self._at = len(self._tokens) - 1
+        raise self._error(self._text[position:].rstrip()[:20])
 
     def compile(self) -> Compiled:
         if len(self._tokens) == 1:
@@ -279,26 +303,35 @@ def _combine(operator: str, left: Compiled, right: Compiled) -> Compiled:
     return lambda variables: operation(left(variables), right(variables))
 
 
+def _setter(name: str) -> Callable[[Variables, str], None]:
+    """What sets a variable, or an element of an array."""
+    base, bracket, rest = name.partition("[")
+    index = rest[:-1]
+    if bracket:
+        return lambda variables, value: variables.assign_element(base, index, value)
+    return lambda variables, value: variables.assign(name, value)
+
+
 def _assign(name: str, value: Compiled, operator: str) -> Compiled:
-    current = _variable(name)
+    current, set_to = _variable(name), _setter(name)
     operation = _OPERATIONS.get(operator)
 
     def run(variables: Variables) -> int:
         result = value(variables) if operation is None else operation(current(variables), value(variables))
-        variables.assign(name, str(result))
+        set_to(variables, str(result))
         return result
 
     return run
 
 
 def _step(name: str, operator: str, *, after: bool) -> Compiled:
-    current = _variable(name)
+    current, set_to = _variable(name), _setter(name)
     change = 1 if operator == "++" else -1
 
     def run(variables: Variables) -> int:
         old = current(variables)
         new = wrap(old + change)
-        variables.assign(name, str(new))
+        set_to(variables, str(new))
         return old if after else new
 
     return run

@@ -81,16 +81,34 @@ class DoubleQuoted(Node):
 
 
 class Parameter(Node):
-    """`$name`, `${#name}` (operator `len`), or `${name` operator word `}`."""
+    """`$name`, or `${name[index]` operator word `}`.
 
-    __slots__ = ("name", "operator", "word")
-    fields = ("name", "operator", "word")
+    Operators without a word: `len` (`${#name}`), `keys` (`${!name[@]}`), `names@` and `names*` (`${!prefix@}`), and
+    `@Q` and its like. With two words, the second in `extra`: `:` (offset and length), `/`, `//`, `/#` and `/%` (pattern
+    and replacement). With `indirect` (`${!name}`) the value of the parameter says which one is meant.
+    """
 
-    def __init__(self, name: str, operator: str = "", word: Word | None = None, offset: int = 0) -> None:
+    __slots__ = ("extra", "index", "indirect", "name", "operator", "word")
+    fields = ("name", "operator", "word", "index", "extra", "indirect")
+
+    def __init__(
+        self,
+        name: str,
+        operator: str = "",
+        word: Word | None = None,
+        offset: int = 0,
+        *,
+        index: Word | None = None,
+        extra: Word | None = None,
+        indirect: bool = False,
+    ) -> None:
         self.name = name
         self.operator = operator
         self.word = word
         self.offset = offset
+        self.index = index
+        self.extra = extra
+        self.indirect = indirect
 
 
 class CommandSubstitution(Node):
@@ -116,7 +134,43 @@ class Arithmetic(Node):
         self.cache: Any = None
 
 
-Part = Literal | Tilde | DoubleQuoted | Parameter | CommandSubstitution | Arithmetic
+class ProcessSubstitution(Node):
+    """`<(body)` or `>(body)`: a file to read the output of commands from, or to write their input to."""
+
+    __slots__ = ("body", "operator")
+    fields = ("operator", "body")
+
+    def __init__(self, operator: str, body: Sequence, offset: int = 0) -> None:
+        self.operator = operator
+        self.body = body
+        self.offset = offset
+
+
+class Element(Node):
+    """An element of an array's value: `value`, `[index]=value`, or with `append` `[index]+=value`."""
+
+    __slots__ = ("append", "index", "value")
+    fields = ("index", "value", "append")
+
+    def __init__(self, index: Word | None, value: Word, append: bool = False, offset: int = 0) -> None:
+        self.index = index
+        self.value = value
+        self.append = append
+        self.offset = offset
+
+
+class ArrayValue(Node):
+    """`(elements)`, all that follows the `=` of an assignment."""
+
+    __slots__ = ("elements",)
+    fields = ("elements",)
+
+    def __init__(self, elements: list[Element], offset: int = 0) -> None:
+        self.elements = elements
+        self.offset = offset
+
+
+Part = Literal | Tilde | DoubleQuoted | Parameter | CommandSubstitution | Arithmetic | ProcessSubstitution | ArrayValue
 
 
 class Word(Node):
@@ -142,25 +196,36 @@ class Word(Node):
 
 
 class Assignment(Node):
-    """`name=value`, or with `append` `name+=value`."""
+    """`name=value` or `name[index]=value`, with `append` `+=`. An array's value is a word of one `ArrayValue`."""
 
-    __slots__ = ("append", "name", "value")
-    fields = ("name", "value", "append")
+    __slots__ = ("append", "index", "name", "value")
+    fields = ("name", "index", "value", "append")
 
-    def __init__(self, name: str, value: Word, append: bool = False, offset: int = 0) -> None:
+    def __init__(
+        self, name: str, value: Word, append: bool = False, offset: int = 0, index: Word | None = None
+    ) -> None:
         self.name = name
         self.value = value
         self.append = append
         self.offset = offset
+        self.index = index
+
+    def holds_array(self) -> bool:
+        """Whether it is `name=(…)`."""
+        parts = self.value.parts
+        return bool(parts) and type(parts[0]) is ArrayValue
 
 
 class Redirect(Node):
-    """A redirection. For a here-document (`<<`) the target is its body, as one quoted part."""
+    """A redirection; `fd` is a name where the descriptor is to be chosen and kept in that variable (`{name}>file`).
+
+    For a here-document (`<<`) the target is its body, as one quoted part.
+    """
 
     __slots__ = ("fd", "operator", "target")
     fields = ("fd", "operator", "target")
 
-    def __init__(self, fd: int | None, operator: str, target: Word, offset: int = 0) -> None:
+    def __init__(self, fd: int | str | None, operator: str, target: Word, offset: int = 0) -> None:
         self.fd = fd
         self.operator = operator
         self.target = target
@@ -312,8 +377,41 @@ class For(Node):
         self.offset = offset
 
 
+class Select(For):
+    """`select name in words`: a menu, again and again."""
+
+    __slots__ = ()
+
+
+class ForArithmetic(Node):
+    """`for ((start; condition; step))`; each of them is the text of an expression, as in `$((…))`."""
+
+    __slots__ = ("body", "condition", "start", "step")
+    fields = ("start", "condition", "step", "body")
+
+    def __init__(
+        self, start: Arithmetic, condition: Arithmetic, step: Arithmetic, body: Sequence, offset: int = 0
+    ) -> None:
+        self.start = start
+        self.condition = condition
+        self.step = step
+        self.body = body
+        self.offset = offset
+
+
+class ArithmeticCommand(Node):
+    """`((expression))`."""
+
+    __slots__ = ("expression",)
+    fields = ("expression",)
+
+    def __init__(self, expression: Arithmetic, offset: int = 0) -> None:
+        self.expression = expression
+        self.offset = offset
+
+
 class CaseArm(Node):
-    """`patterns) body` and how it ends: `;;`, or `;&` to fall through."""
+    """`patterns) body` and how it ends: `;;`, `;&` to fall through, or `;;&` to go on with the next patterns."""
 
     __slots__ = ("body", "end", "patterns")
     fields = ("patterns", "body", "end")
@@ -349,6 +447,97 @@ class Function(Node):
         self.offset = offset
 
 
+# -- conditions: what stands in [[ ]] ----------------------------------------------------------------------------------
+
+
+class TestWord(Node):
+    """A word: whether it is not empty."""
+
+    __slots__ = ("word",)
+    fields = ("word",)
+
+    def __init__(self, word: Word, offset: int = 0) -> None:
+        self.word = word
+        self.offset = offset
+
+
+class TestUnary(Node):
+    """`-f word` and its like."""
+
+    __slots__ = ("operator", "word")
+    fields = ("operator", "word")
+
+    def __init__(self, operator: str, word: Word, offset: int = 0) -> None:
+        self.operator = operator
+        self.word = word
+        self.offset = offset
+
+
+class TestBinary(Node):
+    """`left operator right`. The right side of `=`, `==` and `!=` is a pattern, that of `=~` a regular expression."""
+
+    __slots__ = ("left", "operator", "right")
+    fields = ("left", "operator", "right")
+
+    def __init__(self, left: Word, operator: str, right: Word, offset: int = 0) -> None:
+        self.left = left
+        self.operator = operator
+        self.right = right
+        self.offset = offset
+
+
+class TestNot(Node):
+    """`! test`."""
+
+    __slots__ = ("test",)
+    fields = ("test",)
+
+    def __init__(self, test: Test, offset: int = 0) -> None:
+        self.test = test
+        self.offset = offset
+
+
+class TestList(Node):
+    """Two or more tests joined by `&&`, or by `||`."""
+
+    __slots__ = ("operator", "tests")
+    fields = ("operator", "tests")
+
+    def __init__(self, operator: str, tests: list[Test], offset: int = 0) -> None:
+        self.operator = operator
+        self.tests = tests
+        self.offset = offset
+
+
+Test = TestWord | TestUnary | TestBinary | TestNot | TestList
+
+
+class Conditional(Node):
+    """`[[ test ]]`."""
+
+    __slots__ = ("test",)
+    fields = ("test",)
+
+    def __init__(self, test: Test, offset: int = 0) -> None:
+        self.test = test
+        self.offset = offset
+
+
 Command = (
-    Simple | Ask | Background | AndOr | Pipeline | Redirected | Group | Subshell | If | While | For | Case | Function
+    Simple
+    | Ask
+    | Background
+    | AndOr
+    | Pipeline
+    | Redirected
+    | Group
+    | Subshell
+    | If
+    | While
+    | For
+    | ForArithmetic
+    | ArithmeticCommand
+    | Conditional
+    | Case
+    | Function
 )

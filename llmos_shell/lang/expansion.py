@@ -6,59 +6,30 @@ Pure: all that an expansion needs from outside comes through an `Environment`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from typing import Protocol
+from collections.abc import Callable
 
-from llmos_shell.lang import patterns
+from llmos_shell.lang import brace, parameters, patterns
 from llmos_shell.lang.arithmetic import evaluate
 from llmos_shell.lang.ast import (
     AnsiQuoted,
     Arithmetic,
+    ArrayValue,
     CommandSubstitution,
     DoubleQuoted,
     Literal,
     Parameter,
     Part,
-    Sequence,
+    ProcessSubstitution,
     Tilde,
     Word,
 )
+from llmos_shell.lang.environment import Environment
 from llmos_shell.lang.errors import ExpansionError
+from llmos_shell.lang.fields import DEFAULT_IFS, Fields
+from llmos_shell.lang.quoting import decode_ansi
 
-DEFAULT_IFS = " \t\n"
-
-
-class Environment(Protocol):
-    """What expansions ask of the shell."""
-
-    @property
-    def nounset(self) -> bool:
-        """`set -u`: unset variables are errors."""
-
-    @property
-    def noglob(self) -> bool:
-        """`set -f`: no pathname expansion."""
-
-    def lookup(self, name: str) -> str | None:
-        """A variable or special parameter other than `@` and `*`; None when unset."""
-
-    def assign(self, name: str, value: str) -> None:
-        """Sets a variable. Raises `ExpansionError` if it is read-only."""
-
-    def positional(self) -> list[str]:
-        """The positional parameters from `$1` on."""
-
-    def substitute(self, body: Sequence) -> str:
-        """The output of commands, without trailing newlines."""
-
-    def home(self, user: str) -> str | None:
-        """A user's home folder (`""`: one's own); None when there is none."""
-
-    def listdir(self, path: str) -> Iterable[str]:
-        """The names in a folder; none if it cannot be read."""
-
-    def exists(self, path: str) -> bool:
-        """Whether the path leads to something, a broken link included."""
+_DEFAULTS = frozenset(("-", ":-", "=", ":=", "?", ":?", "+", ":+"))
+_TARGET = re.compile(r"(?:([A-Za-z_][A-Za-z0-9_]*)(?:\[(.+)\])?|([0-9]+|[@*#?$!-]))\Z", re.DOTALL)
 
 
 class Expander:
@@ -75,31 +46,51 @@ class Expander:
         for word in words:
             cache = word.cache
             if cache is None:
-                cache = word.cache = _static(word)
-            if cache is not False:
+                cache = word.cache = _prepared(word)
+            if type(cache) is str:
                 out.append(cache)
-                continue
-            fields = _Fields(self._ifs())
-            self._add_parts(word.parts, fields, split=False)
-            out += self._finish(fields.close())
+            elif cache is False:
+                fields = Fields(self._ifs())
+                self._add_parts(word.parts, fields, split=False)
+                out += self._finish(fields.close())
+            else:
+                out += self.fields(cache)
         return out
 
     def string(self, word: Word) -> str:
         """A word where no splitting takes place: assignments, `case`, redirections, here-documents."""
         cache = word.cache
         if cache is None:
-            cache = word.cache = _static(word)
-        if cache is not False:
-            return cache  # type: ignore[no-any-return]
+            cache = word.cache = _prepared(word)
+        if type(cache) is str:
+            return cache
         return "".join([self._text(part) for part in word.parts])
 
     def pattern(self, word: Word) -> str:
         """A word as a pattern: what was quoted matches itself."""
         return "".join([self._pattern_text(part) for part in word.parts])
 
+    def pieces(self, word: Word) -> list[tuple[str, bool]]:
+        """The texts a word is made of, and whether each was quoted."""
+        bare = (Literal, Parameter, CommandSubstitution)
+        return [(self._text(part), type(part) not in bare) for part in word.parts]
+
+    def elements(self, value: ArrayValue) -> list[tuple[str | None, str, bool]]:
+        """An array's elements: their index, if they have one, their value, and whether it is to be appended."""
+        out: list[tuple[str | None, str, bool]] = []
+        for element in value.elements:
+            if element.index is None:
+                out += [(None, text, False) for text in self.fields([element.value])]
+            else:
+                out.append((self.string(element.index), self.string(element.value), element.append))
+        return out
+
     def arithmetic(self, part: Arithmetic) -> int:
-        """The value of `$((…))`; double quotes in it mean nothing."""
-        text = self.string(part.word)
+        """The value of `$((…))`."""
+        return self.calculate(part, self.string(part.word))
+
+    def calculate(self, part: Arithmetic, text: str) -> int:
+        """The value of an expression whose expanded text is this; double quotes in it mean nothing."""
         plain = text.replace('"', "") if '"' in text else text
         try:
             return evaluate(plain, self._environment)
@@ -134,7 +125,7 @@ class Expander:
             out.append(text)
         return out
 
-    def _add_parts(self, parts: list[Part], fields: _Fields, *, split: bool) -> None:
+    def _add_parts(self, parts: list[Part], fields: Fields, *, split: bool) -> None:
         """Adds unquoted parts; `split` says whether their literal text is split too (inside `${x:-…}`)."""
         for part in parts:
             kind = type(part)
@@ -152,13 +143,15 @@ class Expander:
             else:
                 fields.add(self._text(part), True)
 
-    def _add_quoted(self, parts: list[Part], fields: _Fields) -> None:
-        """Adds what stands in double quotes: one field, but for `$@`."""
-        if not any(type(part) is Parameter and part.name == "@" and part.operator != "len" for part in parts):
+    def _add_quoted(self, parts: list[Part], fields: Fields) -> None:
+        """Adds what stands in double quotes: one field, but for `$@` and its like."""
+        if not any(type(part) is Parameter and (part.name == "@" or _may_spread(part)) for part in parts):
             fields.add("".join([self._text(part) for part in parts]), True)
             return
         for part in parts:
-            if isinstance(part, Parameter) and part.name == "@" and part.operator in ("", ":-", "-", ":+", "+"):
+            if type(part) is Parameter and part.indirect:
+                part = self._target(part)
+            if type(part) is Parameter and _many(part) == "@":
                 for index, value in enumerate(self._each(part)):
                     if index:
                         fields.end(force=False)
@@ -167,38 +160,45 @@ class Expander:
                 fields.add(self._text(part), True)
 
     def _each(self, part: Parameter) -> list[str]:
-        """The values of a quoted `$@`, or of its replacement."""
-        values = self._environment.positional()
-        if not part.operator or part.word is None or bool(values) == ("-" in part.operator):
-            return values if not part.operator or "-" in part.operator else []
-        inner = _Fields("")
+        """The values of a quoted `$@` or its like, or of its replacement."""
+        operator = part.operator
+        if operator not in _DEFAULTS:
+            return self._list(part)
+        if operator[-1] in "=?":
+            return [self._parameter(part)]
+        absent = self._is_absent(part, self._value(part))
+        if absent != (operator[-1] == "-"):
+            return self._values(part) if operator[-1] == "-" else []
+        assert part.word is not None
+        inner = Fields("")
         self._add_quoted(part.word.parts, inner)
         return ["".join([piece for piece, _ in field]) for field in inner.close()]
 
-    def _add_parameter(self, part: Parameter, fields: _Fields) -> None:
+    def _add_parameter(self, part: Parameter, fields: Fields) -> None:
         name, operator = part.name, part.operator
-        if not operator:
-            if name in ("@", "*"):
-                for index, value in enumerate(self._environment.positional()):
-                    if index:
-                        fields.end(force=False)
-                    fields.split(value)
-                return
-            value_or_none = self._environment.lookup(name)
-            if value_or_none is None:
+        if not operator and part.index is None and not part.indirect and name != "@" and name != "*":
+            value = self._environment.lookup(name)
+            if value is None:
                 self._check_unset(part)
             else:
-                fields.split(value_or_none)
+                fields.split(value)
             return
+        if part.indirect:
+            part = self._target(part)
         if operator in ("-", ":-", "+", ":+") and part.word is not None:
-            text = self._current(name)
-            absent = text is None or (operator[0] == ":" and text == "")
+            absent = self._is_absent(part, self._value(part))
             if absent == (operator[-1] == "-"):
                 self._add_parts(part.word.parts, fields, split=True)
             elif not absent and operator[-1] == "-":
-                self._add_parameter(Parameter(name, offset=part.offset), fields)
+                self._add_parameter(Parameter(part.name, offset=part.offset, index=part.index), fields)
             return
-        fields.split(self._parameter(part))
+        if operator in _DEFAULTS or not _many(part):
+            fields.split(self._parameter(part))
+            return
+        for index, each in enumerate(self._list(part)):
+            if index:
+                fields.end(force=False)
+            fields.split(each)
 
     # -- text --------------------------------------------------------------------------------------------------------
 
@@ -218,6 +218,10 @@ class Expander:
             return f"~{part.user}" if home is None else home  # type: ignore[union-attr]
         if kind is AnsiQuoted:
             return decode_ansi(part.text)  # type: ignore[union-attr]
+        if kind is ProcessSubstitution:
+            return self._environment.process(part)  # type: ignore[arg-type]
+        if kind is ArrayValue:
+            return f"({' '.join(value for _, value, _ in self.elements(part))})"  # type: ignore[arg-type]
         return part.text  # type: ignore[union-attr]
 
     def _pattern_text(self, part: Part) -> str:
@@ -225,50 +229,151 @@ class Expander:
         if kind is Literal:
             return part.text  # type: ignore[union-attr]
         if kind is Parameter or kind is CommandSubstitution:
-            if isinstance(part, Parameter) and part.word is not None and part.operator[-1] in "-+":
+            if isinstance(part, Parameter) and part.operator in ("-", ":-", "+", ":+"):
                 return self._pattern_of_default(part)
             return self._text(part)
         return patterns.quote(self._text(part))
 
     def _pattern_of_default(self, part: Parameter) -> str:
+        if part.indirect:
+            part = self._target(part)
         assert part.word is not None
-        text = self._current(part.name)
-        absent = text is None or (part.operator[0] == ":" and text == "")
+        value = self._value(part)
+        absent = self._is_absent(part, value)
         if absent == (part.operator[-1] == "-"):
             return self.pattern(part.word)
-        return "" if absent or text is None or part.operator[-1] == "+" else text
+        return "" if absent or value is None or part.operator[-1] == "+" else value
 
-    def _current(self, name: str) -> str | None:
-        """A parameter's value as text, None when unset; `$@` and `$*` count as unset when there are none."""
-        if name in ("@", "*"):
-            values = self._environment.positional()
-            return self._join(name, values) if values else None
-        return self._environment.lookup(name)
-
-    def _join(self, name: str, values: list[str]) -> str:
-        return (" " if name == "@" else self._ifs()[:1]).join(values)
+    # -- parameters --------------------------------------------------------------------------------------------------
 
     def _parameter(self, part: Parameter) -> str:
         """A parameter's expansion as text."""
-        name, operator = part.name, part.operator
-        value = self._current(name)
-        if not operator:
+        operator = part.operator
+        if not operator and part.index is None and not part.indirect:
+            value = self._value(part)
             return self._check_unset(part) if value is None else value
+        if part.indirect:
+            part = self._target(part)
+        many = _many(part)
         if operator == "len":
-            if name in ("@", "*"):
-                return str(len(self._environment.positional()))
-            return str(len(self._check_unset(part) if value is None else value))
+            return self._length(part)
+        if many and operator not in _DEFAULTS:
+            return self._join(many, self._list(part))
+        value = self._value(part)
+        if operator in _DEFAULTS:
+            assert part.word is not None
+            return self._default(part, value, part.word)
+        if value is None:
+            value = self._check_unset(part)
+            if operator in parameters.TRANSFORMATIONS:
+                return ""
+        return self._operation(part)(value) if operator else value
+
+    def _value(self, part: Parameter) -> str | None:
+        """A parameter's value as text, None when unset; of several values, when there is none."""
+        many = _many(part)
+        if many:
+            values = self._values(part)
+            return self._join(many, values) if values else None
+        if part.index is not None:
+            return self._environment.element(part.name, self.string(part.index))
+        return self._environment.lookup(part.name)
+
+    def _values(self, part: Parameter) -> list[str]:
+        """The values of `$@`, of an array, or what its keys or the names of variables are."""
+        environment = self._environment
+        if part.operator[:5] == "names":
+            return environment.names(part.name)
+        if part.index is None:
+            return environment.positional()
+        array = environment.array(part.name)
+        if array is not None:
+            return [str(key) for key in array] if part.operator == "keys" else list(array.values())
+        value = environment.lookup(part.name)
+        if value is None:
+            return []
+        return ["0"] if part.operator == "keys" else [value]
+
+    def _list(self, part: Parameter) -> list[str]:
+        """The values with the operator applied to each, or those that `:` chooses."""
+        operator = part.operator
+        if operator == ":":
+            return self._slice(part)
+        values = self._values(part)
+        if not operator or operator == "keys" or operator[:5] == "names":
+            return values
+        operation = self._operation(part)
+        return [operation(value) for value in values]
+
+    def _slice(self, part: Parameter) -> list[str]:
+        start, length = self._range(part)
+        values = self._values(part)
+        try:
+            if part.index is None:
+                values = [self._environment.lookup("0") or "", *values]
+                return parameters.sublist(values, start + len(values) if start < 0 else start, length)
+            array = self._environment.array(part.name)
+            items = {key: value for key, value in (array or {}).items() if isinstance(key, int)}
+            return parameters.subarray(items or dict(enumerate(values)), start, length)
+        except ExpansionError as error:
+            error.offset = part.offset
+            raise
+
+    def _range(self, part: Parameter) -> tuple[int, int | None]:
+        """Offset and length of `${x:offset:length}`."""
         assert part.word is not None
-        if operator[0] in "#%":
-            if value is None:
-                value = self._check_unset(part)
-            return patterns.trim(operator, value, self.pattern(part.word)) if value else value
-        return self._default(part, value, part.word)
+        start = evaluate(self.string(part.word), self._environment)
+        return start, None if part.extra is None else evaluate(self.string(part.extra), self._environment)
+
+    def _operation(self, part: Parameter) -> Callable[[str], str]:
+        """What the operator does to one value."""
+        operator = part.operator
+        if operator == "@a":
+            return lambda _: self._environment.attributes(part.name)
+        if operator in parameters.TRANSFORMATIONS:
+            return parameters.TRANSFORMATIONS[operator]
+        if operator == ":":
+            start, length = self._range(part)
+            return lambda value: parameters.substring(value, start, length)
+        assert part.word is not None
+        pattern = self.pattern(part.word)
+        if operator[0] == "/":
+            replacement = self.string(part.extra) if part.extra is not None else ""
+            return lambda value: patterns.replace(operator, value, pattern, replacement)
+        if operator[0] in "^,":
+            return lambda value: parameters.change_case(operator, value, pattern)
+        return lambda value: patterns.trim(operator, value, pattern) if value else value
+
+    def _target(self, part: Parameter) -> Parameter:
+        """The parameter that the value of an indirect one names."""
+        pointer = Parameter(part.name, offset=part.offset, index=part.index)
+        value = self._value(pointer)
+        if value is None and part.operator in _DEFAULTS:
+            return Parameter(part.name, part.operator, part.word, part.offset, index=part.index)
+        match = _TARGET.match(value or "")
+        if match is None:
+            what = "is not set, so it names nothing" if value is None else f"`{value[:40]}` is no parameter's name"
+            raise ExpansionError(f"{part.name}: {what}", part.offset)
+        index = Word([Literal(match.group(2))]) if match.group(2) else None
+        name = match.group(1) or match.group(3)
+        return Parameter(name, part.operator, part.word, part.offset, index=index, extra=part.extra)
+
+    def _join(self, many: str, values: list[str]) -> str:
+        return (" " if many == "@" else self._ifs()[:1]).join(values)
+
+    def _length(self, part: Parameter) -> str:
+        if _star(part):
+            return str(len(self._values(part)))
+        value = self._value(part)
+        return str(len(self._check_unset(part) if value is None else value))
+
+    def _is_absent(self, part: Parameter, value: str | None) -> bool:
+        return value is None or (part.operator[0] == ":" and value == "")
 
     def _default(self, part: Parameter, value: str | None, word: Word) -> str:
         """`-`, `=`, `?` and `+`, which with a colon treat empty as unset."""
         name, action = part.name, part.operator[-1]
-        absent = value is None or (part.operator[0] == ":" and value == "")
+        absent = self._is_absent(part, value)
         if action == "+":
             return "" if absent else self.string(word)
         if not absent:
@@ -279,75 +384,48 @@ class Expander:
             what = text or ("not set" if value is None else "not set or empty")
             raise ExpansionError(f"{name}: {what}", part.offset)
         if action == "=":
-            if not (name[0].isalpha() or name[0] == "_"):
+            if _many(part) or not (name[0].isalpha() or name[0] == "_"):
                 raise ExpansionError(f"${name} cannot be assigned to in this way", part.offset)
-            self._environment.assign(name, text)
+            if part.index is None:
+                self._environment.assign(name, text)
+            else:
+                self._environment.assign_element(name, self.string(part.index), text)
         return text
 
     def _check_unset(self, part: Parameter) -> str:
-        if self._environment.nounset and part.name not in ("@", "*"):
-            raise ExpansionError(f"{part.name}: variable is not set", part.offset)
+        if self._environment.nounset and not _many(part):
+            index = f"[{self.string(part.index)}]" if part.index is not None else ""
+            raise ExpansionError(f"{part.name}{index}: variable is not set", part.offset)
         return ""
 
 
-class _Fields:
-    """Fields being built: each a list of (text, quoted) pieces."""
-
-    __slots__ = ("_current", "_delimiter", "_done", "_ifs", "_white")
-
-    def __init__(self, ifs: str) -> None:
-        self._ifs = ifs
-        self._done: list[list[tuple[str, bool]]] = []
-        self._current: list[tuple[str, bool]] | None = None
-
-    def add(self, text: str, quoted: bool) -> None:
-        """Adds to the field being built, which begins with it if there is none."""
-        if self._current is None:
-            self._current = [(text, quoted)]
-        else:
-            self._current.append((text, quoted))
-
-    def end(self, *, force: bool) -> None:
-        """Ends the field being built; with `force` an empty one if there is none."""
-        if self._current is not None:
-            self._done.append(self._current)
-            self._current = None
-        elif force:
-            self._done.append([("", True)])
-
-    def split(self, text: str) -> None:
-        """Adds the result of an expansion, splitting it at the characters of IFS."""
-        at = 0
-        for match in _delimiter(self._ifs).finditer(text):
-            if match.start() > at:
-                self.add(text[at : match.start()], False)
-            self.end(force=match.lastgroup is not None)
-            at = match.end()
-        if at < len(text):
-            self.add(text[at:], False)
-
-    def close(self) -> list[list[tuple[str, bool]]]:
-        """All fields."""
-        self.end(force=False)
-        return self._done
+def _many(part: Parameter) -> str:
+    """`@` or `*` if it stands for any number of values, and how they are joined where they must be one."""
+    return "" if part.operator == "len" else _star(part)
 
 
-_delimiters: dict[str, re.Pattern[str]] = {}
+def _star(part: Parameter) -> str:
+    """The `@` or `*` that says that all values are meant."""
+    if part.index is not None:
+        index = part.index.literal()
+        return index if index == "@" or index == "*" else ""
+    if part.operator[:5] == "names":
+        return part.operator[5:]
+    return part.name if part.name == "@" or part.name == "*" else ""
 
 
-def _delimiter(ifs: str) -> re.Pattern[str]:
-    """Matches what separates fields; the group `hard` takes part when it is more than white space."""
-    pattern = _delimiters.get(ifs)
-    if pattern is None:
-        white = "".join(char for char in ifs if char in DEFAULT_IFS)
-        hard = re.escape("".join(char for char in ifs if char not in DEFAULT_IFS))
-        choices = []
-        if hard:
-            choices.append(f"[{white}]*(?P<hard>[{hard}])[{white}]*" if white else f"(?P<hard>[{hard}])")
-        if white:
-            choices.append(f"[{white}]+")
-        pattern = _delimiters[ifs] = re.compile("|".join(choices) or "(?!)")
-    return pattern
+def _may_spread(part: Parameter) -> bool:
+    """Whether it may be more than one field in double quotes."""
+    return part.indirect or ((part.index is not None or part.operator == "names@") and _many(part) == "@")
+
+
+def _prepared(word: Word) -> str | bool | list[Word]:
+    """The one field a word always gives, the words that its braces make, or False if that depends."""
+    if any(type(part) is Literal and "{" in part.text for part in word.parts):
+        words = brace.expand(word)
+        if words is not None:
+            return words
+    return _static(word)
 
 
 def _static(word: Word) -> str | bool:
@@ -367,29 +445,3 @@ def _static(word: Word) -> str | bool:
         else:
             return False
     return "".join(pieces) if word.parts else False
-
-
-_ANSI = re.compile(
-    rb"\\(?:([abeEfnrtv\\'\"?])|([0-7]{1,3})|x([0-9a-fA-F]{1,2})|u([0-9a-fA-F]{1,4})|U([0-9a-fA-F]{1,8})|c(.))",
-    re.DOTALL,
-)
-_ANSI_CHARS = dict(zip(b"abeEfnrtv\\'\"?", b"\a\b\x1b\x1b\f\n\r\t\v\\'\"?", strict=True))
-
-
-def decode_ansi(text: str) -> str:
-    """The text inside `$'…'` with its escapes replaced. Bytes that are no UTF-8 become surrogate escapes."""
-
-    def replace(match: re.Match[bytes]) -> bytes:
-        char, octal, byte, short, long, control = match.groups()
-        if char:
-            return bytes([_ANSI_CHARS[char[0]]])
-        if octal:
-            return bytes([int(octal, 8) & 255])
-        if byte:
-            return bytes([int(byte, 16)])
-        if control:
-            return bytes([control[0] & 31])
-        return chr(min(int(short or long, 16), 0x10FFFF)).encode("utf-8", "surrogatepass")
-
-    data = _ANSI.sub(replace, text.encode("utf-8", "surrogateescape"))
-    return data.split(b"\0", 1)[0].decode("utf-8", "surrogateescape")

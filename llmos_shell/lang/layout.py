@@ -89,6 +89,11 @@ class _LayoutParser(Parser):
         if self.kind != EOF:
             self.record.tokens.append(_Token(self.start, self.position, self.kind))
 
+    def take(self, start: int, end: int) -> None:
+        super().take(start, end)
+        self.record.forget(start)
+        self.record.tokens.append(_Token(start, end, WORD))
+
     def nested(self, position: int, text: str | None = None, base: int | None = None, more: bool = True) -> Parser:
         if text is not None:
             return super().nested(position, text, base, more)  # cut out of the text: stays as it is

@@ -16,10 +16,12 @@ EOF, NEWLINE, OPERATOR, IO_NUMBER, WORD = range(5)
 _SKIP = re.compile(r"(?:[ \t]+|\\\n)*(?:#[^\n]*)?")
 _TOKEN = re.compile(
     r"(\n)"
-    r"|(&&|\|\||;;|;&|<<-|<<<|<<|>>|<&|>&|<>|>\||&>>|&>|[|&;<>()])"
-    r"|([0-9]+)(?=[<>])"
-    r"|([^\s\\'\"`$|&;<>()~\0]+)(?=[ \t\n|&;<>()]|\Z)"
+    r"|(&&|\|\||\|&|;;&|;;|;&|<<-|<<<|<<|>>|<&|>&|<>|>\||&>>|&>|[|&;()]|[<>](?!\())"
+    r"|([0-9]+)(?=(?:\\\n)*[<>](?!\())"
+    r"|([^\s\\'\"`$|&;<>()~\0]+)(?=[ \t\n|&;)]|[<>](?!\()|(?<![@?*+!])\(|\Z)"
 )
+_OPERATORS = ("&&", "||", "|&", ";;&", ";;", ";&", "<<-", "<<<", "<<", ">>", "<&", ">&", "<>", ">|", "&>>", "&>")
+_BEGINNINGS = frozenset(operator[:length] for operator in _OPERATORS for length in range(2, len(operator) + 1))
 
 
 class Lexer(WordReader):
@@ -46,7 +48,7 @@ class Lexer(WordReader):
                     self.read_here_documents()
                 return
             self.kind = WORD
-            self.word = self._read_word(start)
+            self.word = self.read_word(start)
             self.value = self.word.literal() or ""
             return
         which = match.lastindex
@@ -57,12 +59,32 @@ class Lexer(WordReader):
             self.word = Word([Literal(value, start + self.base)], start + self.base)
         elif which == 2:
             self.kind, self.value, self.word = OPERATOR, match.group(2), None
+            if self.text.startswith("\\\n", self.position):
+                self._join_operator()
         elif which == 1:
             self.kind, self.value, self.word = NEWLINE, "\n", None
             if self.pending:
                 self.read_here_documents()
         else:
             self.kind, self.value, self.word = IO_NUMBER, match.group(3), None
+
+    def _join_operator(self) -> None:
+        """Adds to an operator what is on the next line, behind a backslash."""
+        while True:
+            at = self.past_joins(self.position)
+            longer = self.value + self.text[at : at + 1]
+            if longer == self.value or longer not in _BEGINNINGS:
+                return
+            self.value, self.position = longer, at + 1
+
+    def take(self, start: int, end: int) -> None:
+        """The text from `start` to `end` counts as one token, whatever was read in it; the next one is behind it."""
+        self.position = end
+
+    def reread(self, position: int) -> None:
+        """Goes back to a place in the current token, to read it in another way."""
+        self.pending = [each for each in self.pending if each[0].offset < position + self.base]
+        self.position = position
 
     # -- here-documents ----------------------------------------------------------------------------------------------
 

@@ -12,16 +12,21 @@ from collections.abc import Mapping
 
 from llmos_shell.lang.ast import (
     AndOr,
+    ArrayValue,
     Ask,
     Assignment,
     Background,
     Command,
     DoubleQuoted,
+    Element,
+    Function,
     Literal,
     Parameter,
     Part,
     Pipeline,
+    ProcessSubstitution,
     Redirect,
+    Redirected,
     Sequence,
     Simple,
     Tilde,
@@ -32,6 +37,18 @@ from llmos_shell.lang.errors import Source
 from llmos_shell.lang.lexer import EOF, IO_NUMBER, NEWLINE, OPERATOR, WORD
 
 _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(\+?=)")
+_PIECE = (
+    r"""[^\[\]\\'"`$\n<>]|[<>](?!\()|\\.|'[^']*'|\$\{[^{}()`]*\}|\$(?![{('"])"""
+    r"""|"(?:[^"\\`$]|\\.|\$(?![({])|\$\{[^{}()`]*\})*" """
+).strip()
+_INDEX = rf"\[(?:{_PIECE}|\[(?:{_PIECE})*\])+\]\+?="
+_INDEXED = re.compile(_INDEX)
+_SUBSCRIPTED = re.compile(rf"(?:[A-Za-z_][A-Za-z0-9_]*)(?={_INDEX})")
+_NAME_AND_BRACKET = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?=\[)")
+_BRACKET_END = re.compile(r"\](\+?)=")
+DECLARATIONS = frozenset({"declare", "typeset", "local", "export", "readonly"})
+"""Commands whose arguments may be assignments."""
+
 _ASK = re.compile(r"[ \t]*\?([^\n]*)")
 _TILDES = re.compile(r"(?:(?<=:)|\A)~([A-Za-z_][A-Za-z0-9_.-]*)?(?=[/:]|\Z)")
 
@@ -125,7 +142,8 @@ class Parser(CompoundParser):
         items = self.read_lines()
         if self.value != ")":
             if self.kind == EOF:
-                self.fail("unterminated $(", max(start - 2, 0), incomplete=True)
+                opening = max(start - 2, 0)
+                self.fail(f"unterminated {self.text[opening:start]}", opening, incomplete=True)
             self._unexpected()
         return Sequence(items, start + self.base)
 
@@ -168,7 +186,7 @@ class Parser(CompoundParser):
     def _at_end_of_list(self) -> bool:
         if self.kind == WORD:
             return self.value in CLOSING
-        return self.kind == EOF or (self.kind == OPERATOR and self.value in (")", ";;", ";&"))
+        return self.kind == EOF or (self.kind == OPERATOR and self.value in (")", ";;", ";&", ";;&"))
 
     # -- pipelines ---------------------------------------------------------------------------------------------------
 
@@ -198,10 +216,12 @@ class Parser(CompoundParser):
             negated = not negated
             self._advance_to_command()
         first = self.read_command()
-        if self.value != "|" and not negated:
+        if self.value not in ("|", "|&") and not negated:
             return first
         commands = [first]
-        while self.value == "|" and self.kind == OPERATOR:
+        while self.value in ("|", "|&") and self.kind == OPERATOR:
+            if self.value == "|&":
+                commands[-1] = _with_errors(commands[-1], self.start + self.base)
             self._advance_to_command()
             commands.append(self.read_command())
         return Pipeline(commands, negated, start + self.base)
@@ -215,7 +235,7 @@ class Parser(CompoundParser):
             return self._simple()
         if self.kind == OPERATOR:
             if self.value == "(":
-                return self._redirected(self._subshell())
+                return self.read_parenthesis()
             if self.value not in REDIRECTS:
                 self._unexpected()
             return self._simple()
@@ -238,21 +258,99 @@ class Parser(CompoundParser):
                 assert word is not None
                 literal = self.value
                 if not words:
-                    assignment = _as_assignment(word)
+                    assignment = self._assignment(word)
                     if assignment is not None:
                         assignments.append(assignment)
                         self.advance()
                         continue
+                if literal and literal[0] == "{" and self.at_redirect():
+                    redirects.append(self.read_redirect())
+                    continue
+                if words and literal and literal[-1] == "=" and self.text.startswith("(", self.position):
+                    word = self._declared_array(words[0].literal(), literal, word)
                 words.append(word)
                 self.advance()
                 if self.value == "(" and self.kind == OPERATOR and len(words) == 1:
                     if not (assignments or redirects) and literal and FUNCTION_NAME.match(literal):
-                        return self._function(literal, start)
+                        return self.read_function(literal, start)
                     self._unexpected()
             elif self.kind == IO_NUMBER or (self.kind == OPERATOR and self.value in REDIRECTS):
                 redirects.append(self.read_redirect())
             else:
                 return Simple(assignments, words, redirects, start + self.base)
+
+    def _assignment(self, word: Word) -> Assignment | None:
+        """The current word as an assignment, if it is one; what the lexer cut off inside brackets is read too."""
+        first = word.parts[0] if word.parts else None
+        if type(first) is not Literal:
+            return None
+        match = _NAME_AND_BRACKET.match(first.text) if "[" in first.text else None
+        assignment = as_assignment(word) if match is None else self._indexed(word, match.group())
+        if assignment is not None and not assignment.value.parts and self.text.startswith("(", self.position):
+            if assignment.index is not None:
+                self.fail("an array cannot be an element of one", self.position)
+            assignment.value = Word([self._array_value()], assignment.value.offset)
+        return assignment
+
+    def _indexed(self, word: Word, name: str) -> Assignment | None:
+        """The current word as an assignment to an element, if it is one."""
+        found = _split_index(word, len(name))
+        if found is None:
+            match = _SUBSCRIPTED.match(self.text, self.start)
+            if match is None:
+                return None
+            found = self._read_index_and_value(match.end())
+        index, value, append = found
+        return Assignment(name, value, append, word.offset, index)
+
+    def _read_index_and_value(self, bracket: int) -> tuple[Word, Word, bool]:
+        """Reads `[index]=value` (the text is known to be that) where the lexer saw more than one word."""
+        self.reread(bracket)
+        index, at = self.read_subscript(bracket)
+        append = self.text[at] == "+"
+        at += 2 if append else 1
+        value = self.read_word(at)
+        self.take(self.start, self.position)
+        return index, Word(_mark_tildes(value.parts), at + self.base), append
+
+    def _declared_array(self, command: str | None, literal: str, word: Word) -> Word:
+        """`name=(…)` as a word of `declare` and its like."""
+        if command not in DECLARATIONS or not _ASSIGNMENT.fullmatch(literal):
+            return word
+        return Word([*word.parts, self._array_value()], word.offset)
+
+    def _array_value(self) -> ArrayValue:
+        """The elements in parentheses; the text goes on behind the closing one."""
+        start, opening = self.start, self.position
+        self.position += 1
+        elements: list[Element] = []
+        while True:
+            self.advance()
+            while self.kind == NEWLINE:
+                self.advance()
+            if self.kind == EOF:
+                self.fail("unterminated (", opening, incomplete=True)
+            if self.kind == OPERATOR and self.value == ")":
+                self.take(start, self.position)
+                return ArrayValue(elements, opening + self.base)
+            if self.kind != WORD:
+                if self.kind != IO_NUMBER:
+                    self._unexpected("a value or `)`")
+                self.word = Word([Literal(self.value, self.start + self.base)], self.start + self.base)
+            elements.append(self._element())
+
+    def _element(self) -> Element:
+        start = self.start
+        assert self.word is not None
+        found = None
+        if self.text.startswith("[", start):
+            found = _split_index(self.word, 0)
+            if found is None and _INDEXED.match(self.text, start):
+                found = self._read_index_and_value(start)
+        if found is None:
+            return Element(None, self.word, offset=start + self.base)
+        index, value, append = found
+        return Element(index, value, append, start + self.base)
 
     def _expand_alias(self) -> None:
         """Replaces the current word by the text of its alias, if it has one."""
@@ -271,8 +369,12 @@ class Parser(CompoundParser):
 
     def read_redirect(self) -> Redirect:
         """The redirection that the current token begins."""
-        start, fd = self.start, None
-        if self.kind == IO_NUMBER:
+        start = self.start
+        fd: int | str | None = None
+        if self.kind == WORD:
+            fd = self.value[1:-1]
+            self.advance()
+        elif self.kind == IO_NUMBER:
             if len(self.value) > 4:
                 self.fail(f"{self.value[:12]} is no file descriptor", start)
             fd = int(self.value)
@@ -292,8 +394,46 @@ class Parser(CompoundParser):
         return redirect
 
 
-def _as_assignment(word: Word) -> Assignment | None:
-    """The word as an assignment, if it is one; tildes in the value are marked."""
+def _with_errors(command: Command, offset: int) -> Command:
+    """What `|&` makes of the command before it."""
+    redirect = Redirect(2, ">&", Word([Literal("1", offset)], offset), offset)
+    if isinstance(command, Simple | Redirected):
+        command.redirects.append(redirect)
+        return command
+    return command if isinstance(command, Function) else Redirected(command, [redirect], command.offset)
+
+
+def _split_index(word: Word, bracket: int) -> tuple[Word, Word, bool] | None:
+    """Index, value and whether it is `+=`, of a word that is all of `[index]=value` from this place of its text on."""
+    index: list[Part] = []
+    depth = 0
+    for number, part in enumerate(word.parts):
+        if type(part) is not Literal:
+            if type(part) is ProcessSubstitution:
+                return None
+            index.append(part)
+            continue
+        text, first = part.text, 0 if number else bracket + 1
+        for at in range(first, len(text)):
+            if text[at] == "[":
+                depth += 1
+            elif text[at] == "]":
+                depth -= 1
+            if depth < 0:
+                match = _BRACKET_END.match(text, at)
+                index += [Literal(text[first:at], part.offset + first)] if at > first else []
+                if match is None or not index:
+                    return None
+                start = part.offset + match.end()
+                rest: list[Part] = [Literal(text[match.end() :], start)] if match.end() < len(text) else []
+                value = Word(_mark_tildes([*rest, *word.parts[number + 1 :]]), start)
+                return Word(index, word.offset + bracket + 1), value, match.group(1) == "+"
+        index += [Literal(text[first:], part.offset + first)] if len(text) > first else []
+    return None
+
+
+def as_assignment(word: Word) -> Assignment | None:
+    """The word as an assignment to a variable, if it is one; tildes in the value are marked."""
     first = word.parts[0] if word.parts else None
     if type(first) is not Literal or "=" not in first.text:
         return None
@@ -303,14 +443,12 @@ def _as_assignment(word: Word) -> Assignment | None:
     rest = first.text[match.end() :]
     at = first.offset + match.end()
     parts = [*([Literal(rest, at)] if rest else []), *word.parts[1:]]
-    if any(type(part) is Literal and "~" in part.text for part in parts):
-        parts = _mark_tildes(parts)
-    return Assignment(match.group(1), Word(parts, at), match.group(2) == "+=", word.offset)
+    return Assignment(match.group(1), Word(_mark_tildes(parts), at), match.group(2) == "+=", word.offset)
 
 
 def mark_assignment_tildes(word: Word) -> Word:
     """A word such as `name=~/x`, given to a built-in that takes assignments, with the tildes of its value marked."""
-    assignment = _as_assignment(word)
+    assignment = as_assignment(word)
     if assignment is None or not any(type(part) is Tilde for part in assignment.value.parts):
         return word
     prefix = Literal(f"{assignment.name}{'+=' if assignment.append else '='}", word.offset)
@@ -318,6 +456,8 @@ def mark_assignment_tildes(word: Word) -> Word:
 
 
 def _mark_tildes(parts: list[Part]) -> list[Part]:
+    if not any(type(part) is Literal and "~" in part.text for part in parts):
+        return parts
     marked: list[Part] = []
     last = len(parts) - 1
     for index, part in enumerate(parts):

@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 
-_SPECIAL = re.compile(r"([*?\[\]\\])")
-_BRACKET = re.compile(r"\[([!^]?)(\]?(?:\[:[a-z]+:\]|\\.|[^\]\\])*)\]", re.DOTALL)
-_CLASS = re.compile(r"\[:([a-z]+):\]")
+_SPECIAL = re.compile(r"([*?\[\]\\()|!^-])")
+_BRACKET = re.compile(r"\[([!^]?)(\]?(?:\[:[a-z]+:\]|\[\.(?:[a-z-]+|.)\.\]|\[=.=\]|\\.|[^\]\\])*)\]", re.DOTALL)
+_PLAIN_BRACKET = re.compile(r"\[(\^?)(\]?(?:\[:[a-z]+:\]|\[\.(?:[a-z-]+|.)\.\]|\[=.=\]|[^\]])*)\]", re.DOTALL)
+_CLASS = re.compile(r"\[(?::([a-z]+):|=(.)=)\]", re.DOTALL)
+_SYMBOL = re.compile(r"\[\.([a-z-]+|.)\.\]", re.DOTALL)
+_SYMBOLS = {"hyphen": "-", "period": ".", "slash": "/", "space": " ", "comma": ",", "colon": ":", "underscore": "_"}
 _MAGIC = re.compile(r"[*?]|\[.+\]", re.DOTALL)
 _CLASSES = {
     "alnum": r"A-Za-z0-9",
@@ -37,8 +40,10 @@ def has_magic(text: str) -> bool:
     return _MAGIC.search(text) is not None
 
 
-def matches(pattern: str, text: str) -> bool:
-    """Whether the whole text matches."""
+def matches(pattern: str, text: str, *, extended: bool = False) -> bool:
+    """Whether the whole text matches; `extended` patterns know `@(a|b)`, `?(…)`, `*(…)`, `+(…)` and `!(…)`."""
+    if extended and "(" in pattern:
+        return re.match(_translate(pattern, ".*", extended=True) + r"\Z", text, re.DOTALL) is not None
     return re.match(_regex(pattern, True) + r"\Z", text, re.DOTALL) is not None
 
 
@@ -50,6 +55,18 @@ def trim(operator: str, value: str, pattern: str) -> str:
     before = ".*?" if len(operator) == 2 else ".*"
     match = re.match(f"({before}){_regex(pattern, True)}\\Z", value, re.DOTALL)
     return value if match is None else match.group(1)
+
+
+def replace(operator: str, value: str, pattern: str, replacement: str) -> str:
+    """The value with the first match (`/`), all (`//`), or the one at its beginning or end (`/#`, `/%`) replaced."""
+    if not pattern:
+        return replacement + value if operator == "/#" else value + replacement if operator == "/%" else value
+    regex = _regex(pattern, True)
+    if operator == "//" and value:
+        return re.sub(regex, lambda match: replacement if match.group() else "", value, flags=re.DOTALL)
+    search = re.match if operator == "/#" else re.search
+    match = search(f"(?:{regex})\\Z" if operator == "/%" else regex, value, re.DOTALL)
+    return value if match is None else value[: match.start()] + replacement + value[match.end() :]
 
 
 def expand_pathnames(pattern: str, listdir: Callable[[str], Iterable[str]], exists: Callable[[str], bool]) -> list[str]:
@@ -88,13 +105,21 @@ def _regex(pattern: str, greedy: bool) -> str:
     return regex
 
 
-def _translate(pattern: str, star: str) -> str:
+def _translate(pattern: str, star: str, *, extended: bool = False) -> str:
     pieces: list[str] = []
     at, end = 0, len(pattern)
     while at < end:
         char = pattern[at]
         at += 1
-        if char == "*":
+        close = _group_end(pattern, at) if extended and char in "@?*+!" else 0
+        if close:
+            choices = "|".join(_translate(each, star, extended=True) for each in _choices(pattern[at + 1 : close]))
+            at = close + 1
+            if char == "!":
+                rest = _translate(pattern[at:], star, extended=True)
+                return f"{''.join(pieces)}(?!(?:{choices}){rest}\\Z){star}{rest}"
+            pieces.append(f"(?:{choices}){'' if char == '@' else char}")
+        elif char == "*":
             if not pieces or pieces[-1] != star:
                 pieces.append(star)
         elif char == "?":
@@ -110,6 +135,47 @@ def _translate(pattern: str, star: str) -> str:
     return "".join(pieces)
 
 
+def _group_end(pattern: str, at: int) -> int:
+    """Where the parenthesis that begins at `at` is closed; 0 if none begins, or it is not closed."""
+    if not pattern.startswith("(", at):
+        return 0
+    depth = 0
+    while at < len(pattern):
+        char = pattern[at]
+        if char == "\\":
+            at += 1
+        elif char in "()":
+            depth += 1 if char == "(" else -1
+            if not depth:
+                return at
+        at += 1
+    return 0
+
+
+def _choices(text: str) -> list[str]:
+    """The alternatives inside parentheses."""
+    found, depth, start, at = [], 0, 0, 0  # type: tuple[list[str], int, int, int]
+    while at < len(text):
+        char = text[at]
+        if char == "\\":
+            at += 1
+        elif char == "|" and not depth:
+            found.append(text[start:at])
+            start = at + 1
+        elif char in "()":
+            depth += 1 if char == "(" else -1
+        at += 1
+    return [*found, text[start:]]
+
+
+def bracket_at(text: str, at: int) -> tuple[str, int] | None:
+    """The bracket expression of a regular expression, where a backslash is plain, and where the text goes on."""
+    match = _PLAIN_BRACKET.match(text, at)
+    if match is None:
+        return None
+    return _bracket("!" if match.group(1) else "", match.group(2).replace("\\", "\\\\")), match.end()
+
+
 def _bracket(negation: str, content: str) -> str:
     """A bracket expression as a regular expression that cannot fail to compile."""
     members: list[str] = []
@@ -117,7 +183,7 @@ def _bracket(negation: str, content: str) -> str:
     while at < len(content):
         match = _CLASS.match(content, at)
         if match is not None:
-            members.append(_CLASSES.get(match.group(1), ""))
+            members.append(re.escape(match.group(2)) if match.group(2) else _CLASSES.get(match.group(1), ""))
             at = match.end()
             continue
         low, at = _member(content, at)
@@ -134,7 +200,10 @@ def _bracket(negation: str, content: str) -> str:
 
 
 def _member(content: str, at: int) -> tuple[str, int]:
-    """One character of a bracket expression, which a backslash may quote, and where the next one begins."""
+    """One character of a bracket expression, and where the next one begins; `\\x` and `[.x.]` stand for `x`."""
+    match = _SYMBOL.match(content, at)
+    if match is not None:
+        return _SYMBOLS.get(match.group(1), match.group(1)[:1]), match.end()
     if content[at] == "\\" and at + 1 < len(content):
         at += 1
     return content[at], at + 1

@@ -12,14 +12,20 @@ from llmos_shell.lang.ast import (
     AndOr,
     AnsiQuoted,
     Arithmetic,
+    ArithmeticCommand,
+    ArrayValue,
     Ask,
+    Assignment,
     Background,
     Case,
     Command,
     CommandSubstitution,
+    Conditional,
     DoubleQuoted,
+    Element,
     Escaped,
     For,
+    ForArithmetic,
     Function,
     Group,
     If,
@@ -27,12 +33,20 @@ from llmos_shell.lang.ast import (
     Parameter,
     Part,
     Pipeline,
+    ProcessSubstitution,
     Redirect,
     Redirected,
+    Select,
     Sequence,
     Simple,
     SingleQuoted,
     Subshell,
+    Test,
+    TestBinary,
+    TestList,
+    TestNot,
+    TestUnary,
+    TestWord,
     Tilde,
     While,
     Word,
@@ -40,6 +54,7 @@ from llmos_shell.lang.ast import (
 from llmos_shell.lang.compound import RESERVED
 
 _PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z|[0-9@*#?$!-]\Z")
+_NOT_BEHIND_COLON = frozenset("-=?+")
 _NAME_FOLLOWS = re.compile(r"[A-Za-z0-9_]")
 
 
@@ -136,15 +151,19 @@ class _Printer:
         return f"{self._take_bodies()}\n{indent}" if self._bodies else " "
 
     def _simple(self, node: Simple, indent: str) -> str:
-        pieces = [f"{item.name}{'+=' if item.append else '='}{self.word(item.value)}" for item in node.assignments]
+        pieces = [self._assignment(item) for item in node.assignments]
         words = [self.word(word) for word in node.words]
         redirects = [self._redirect(redirect) for redirect in node.redirects]
         if words and not pieces and words[0] in RESERVED:
             return " ".join(redirects + words)
         return " ".join(pieces + words + redirects)
 
+    def _assignment(self, node: Assignment) -> str:
+        index = "" if node.index is None else f"[{self.word(node.index)}]"
+        return f"{node.name}{index}{'+=' if node.append else '='}{self.word(node.value)}"
+
     def _redirect(self, node: Redirect) -> str:
-        fd = "" if node.fd is None else str(node.fd)
+        fd = "" if node.fd is None else f"{{{node.fd}}}" if isinstance(node.fd, str) else str(node.fd)
         if node.operator != "<<":
             space = " " if node.operator in (">", ">>", "<", "<>", ">|", "&>", "&>>", "<<<") else ""
             return f"{fd}{node.operator}{space}{self.word(node.target)}"
@@ -183,10 +202,43 @@ class _Printer:
         return self._block(head, node.body, "done", indent)
 
     def _for(self, node: For, indent: str) -> str:
-        head = f"for {node.name}"
+        return self._for_words("for", node, indent)
+
+    def _select(self, node: Select, indent: str) -> str:
+        return self._for_words("select", node, indent)
+
+    def _for_words(self, opening: str, node: For, indent: str) -> str:
+        head = f"{opening} {node.name}"
         if node.words is not None:
             head += "".join([" in", *(f" {self.word(word)}" for word in node.words)])
         return self._block(f"{head}; do", node.body, "done", indent)
+
+    def _forarithmetic(self, node: ForArithmetic, indent: str) -> str:
+        expressions = [self._parts(each.word.parts) for each in (node.start, node.condition, node.step)]
+        return self._block(f"for (({'; '.join(expressions)})); do", node.body, "done", indent)
+
+    def _arithmeticcommand(self, node: ArithmeticCommand, indent: str) -> str:
+        return f"(({self._parts(node.expression.word.parts)}))"
+
+    def _conditional(self, node: Conditional, indent: str) -> str:
+        return f"[[ {self.test(node.test)} ]]"
+
+    def test(self, node: Test) -> str:
+        """A test as it stands in `[[ ]]`."""
+        if isinstance(node, TestWord):
+            return self.word(node.word)
+        if isinstance(node, TestUnary):
+            return f"{node.operator} {self.word(node.word)}"
+        if isinstance(node, TestBinary):
+            return f"{self.word(node.left)} {node.operator} {self.word(node.right)}"
+        if isinstance(node, TestNot):
+            text = self.test(node.test)
+            return f"! ( {text} )" if isinstance(node.test, TestNot | TestList) else f"! {text}"
+        pieces: list[str] = []
+        for each in node.tests:
+            grouped = isinstance(each, TestList) and (each.operator, node.operator) != ("&&", "||")
+            pieces.append(f"( {self.test(each)} )" if grouped else self.test(each))
+        return f" {node.operator} ".join(pieces)
 
     def _case(self, node: Case, indent: str) -> str:
         separator = " " if self._one_line else f"\n{indent}"
@@ -235,21 +287,48 @@ class _Printer:
             return self._parameter(part)
         if isinstance(part, CommandSubstitution):
             return self._substitution(part)
+        if isinstance(part, ProcessSubstitution):
+            return f"{part.operator}({self._commands(part.body)})"
+        if isinstance(part, ArrayValue):
+            return f"({' '.join(self._element(each) for each in part.elements)})"
         assert isinstance(part, Arithmetic)
         return f"$(({self._parts(part.word.parts)}))"
 
+    def _element(self, node: Element) -> str:
+        if node.index is None:
+            return self.word(node.value)
+        return f"[{self.word(node.index)}]{'+=' if node.append else '='}{self.word(node.value)}"
+
     def _parameter(self, part: Parameter) -> str:
-        if part.operator == "len":
-            return f"${{#{part.name}}}"
-        if part.operator:
-            word = self._parts(part.word.parts) if part.word is not None else ""
-            return f"${{{part.name}{part.operator}{word}}}"
-        return f"${part.name}" if _PLAIN_NAME.match(part.name) else f"${{{part.name}}}"
+        operator = part.operator
+        name = part.name if part.index is None else f"{part.name}[{self.word(part.index)}]"
+        if operator == "len":
+            return f"${{#{name}}}"
+        if part.indirect or operator == "keys":
+            name = f"!{name}"
+        if operator[:5] == "names":
+            return f"${{!{name}{operator[5:]}}}"
+        if operator and operator != "keys":
+            return f"${{{name}{operator}{self._operands(part)}}}"
+        return f"${name}" if _PLAIN_NAME.match(name) else f"${{{name}}}"
+
+    def _operands(self, part: Parameter) -> str:
+        word = self._parts(part.word.parts) if part.word is not None else ""
+        if part.operator == ":" and word[:1] in _NOT_BEHIND_COLON:
+            word = f" {word}"
+        if part.extra is None:
+            return word
+        extra = self._parts(part.extra.parts)
+        return f"{word}{':' if part.operator == ':' else '/'}{extra}"
 
     def _substitution(self, part: CommandSubstitution) -> str:
+        return f"$({self._commands(part.body)})"
+
+    def _commands(self, body: Sequence) -> str:
+        """Commands as they stand between `$(` and `)`."""
         inner = _Printer(one_line=self._one_line)
-        text = _after_parenthesis(inner.command(part.body, ""))
-        return f"$({text}\n)" if "\n" in text and "<<" in text else f"$({text})"
+        text = _after_parenthesis(inner.command(body, ""))
+        return f"{text}\n" if "\n" in text and "<<" in text else text
 
     def _here_body(self, part: Part) -> str:
         assert isinstance(part, DoubleQuoted)

@@ -4,8 +4,9 @@
 the script
 ## status: 1             (0 when left out)
 ## stdout: one line      or  ## STDOUT: … ## END  (nothing when left out)
-## stderr-has: text      (a part of stderr; only ours, not dash's)
-## llmos only            the script is no plain sh; otherwise dash, if installed, must agree
+## stderr-has: text      (a part of stderr; only ours, not the other shell's)
+## bash                  the script is no plain sh: bash, if installed, must agree instead of dash
+## llmos only            neither dash nor bash has to agree
 """
 
 import json
@@ -19,7 +20,6 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-DASH = shutil.which("dash")
 ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C.UTF-8", "PYTHONPATH": str(HERE.parent.parent)}
 
 
@@ -31,7 +31,7 @@ class Case:
     status: int = 0
     stdout: str = ""
     stderr_has: list[str] = field(default_factory=list)
-    ours: bool = False
+    shell: str = "dash"
 
 
 def read_cases(path: Path) -> list[Case]:
@@ -58,7 +58,9 @@ def read_cases(path: Path) -> list[Case]:
         elif line.startswith("## stderr-has: "):
             case.stderr_has.append(line[15:])
         elif line == "## llmos only":
-            case.ours = True
+            case.shell = ""
+        elif line == "## bash":
+            case.shell = "bash"
         else:
             assert not line.startswith("## "), f"{path}: {line}"
             case.script.append(line)
@@ -99,11 +101,13 @@ def test_llmos(case, results):
         assert part in stderr
 
 
-@pytest.mark.skipif(DASH is None, reason="dash is not installed")
-@pytest.mark.parametrize("case", [case for case in CASES if not case.ours], ids=lambda c: f"{c.file}: {c.name}")
-def test_dash_agrees(case, tmp_path):
+@pytest.mark.parametrize("case", [case for case in CASES if case.shell], ids=lambda c: f"{c.file}: {c.name}")
+def test_other_shell_agrees(case, tmp_path):
+    if shutil.which(case.shell) is None:
+        pytest.skip(f"{case.shell} is not installed")
     environment = {**ENVIRONMENT, "HOME": str(tmp_path), "PWD": str(tmp_path)}
-    argv = [DASH, "-c", "\n".join(case.script), "sh"]
+    options = ["-O", "extglob"] if case.shell == "bash" else []
+    argv = [case.shell, *options, "-c", "\n".join(case.script), "sh"]
     done = subprocess.run(argv, cwd=tmp_path, env=environment, stdin=subprocess.DEVNULL, capture_output=True)
     output = done.stdout.decode(errors="surrogateescape")
     status = done.returncode if done.returncode >= 0 else 128 - done.returncode

@@ -1,25 +1,27 @@
 """The built-in commands that are part of the language: those that change the shell they run in.
 
 Each takes the shell and its words (its own name first) and returns a status. Output goes to the shell's files, not to
-`sys.stdout`. `echo`, `printf`, `read` and `test` are in `builtins_text.py`, `type`, `command` and others that look
-things up in `builtins_info.py`.
+`sys.stdout`. The other modules `builtins_….py` hold those that have a family of their own, and are imported when one of
+these is used.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from llmos_shell.shell.interpreter.control import ExitShell, LeaveLoop, ReturnFromFunction
 from llmos_shell.shell.interpreter.options import LETTERS, NAMES
 from llmos_shell.shell.interpreter.redirect import write_all
-from llmos_shell.shell.interpreter.variables import VALID_NAME
 
 if TYPE_CHECKING:
     from llmos_shell.shell.interpreter.shell import Shell
 
 Builtin = Callable[["Shell", list[str]], int]
+
+_TARGET = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?:\[(.+)\])?\Z", re.DOTALL)
 
 
 def write(shell: Shell, text: str) -> int:
@@ -38,6 +40,19 @@ def quoted(text: str) -> str:
     from shlex import quote
 
     return quote(text)
+
+
+def assign_to(shell: Shell, words: list[str], target: str, value: str) -> int:
+    """Sets the variable or element that a command was given the name of; status 2 if it is none."""
+    match = _TARGET.match(target)
+    if match is None:
+        return usage(shell, words, f"{target}: is no variable's name")
+    name, index = match.groups()
+    if index is None:
+        shell.assign(name, value)
+    else:
+        shell.assign_element(name, index, value)
+    return 0
 
 
 def _true(_shell: Shell, _words: list[str]) -> int:
@@ -155,71 +170,6 @@ def _exec(shell: Shell, words: list[str]) -> int:
 
 
 # -- variables -------------------------------------------------------------------------------------------------------
-
-
-def _declare(shell: Shell, words: list[str], apply: Callable[[str], None]) -> int:
-    status = 0
-    for word in words:
-        name, equals, value = word.partition("=")
-        append = name.endswith("+") and bool(equals)
-        name = name.removesuffix("+") if append else name
-        if not VALID_NAME.match(name):
-            status = shell.complain(f"{word}: is no variable's name", 2)
-            continue
-        if equals:
-            shell.assign(name, (shell.lookup(name) or "") + value if append else value)
-        apply(name)
-    return status
-
-
-def _export(shell: Shell, words: list[str]) -> int:
-    arguments, off = words[1:], False
-    while arguments and arguments[0] in ("-n", "-p", "--"):
-        off = off or arguments[0] == "-n"
-        arguments = arguments[1:]
-    if not arguments:
-        values = shell.variables.values
-        names = sorted(shell.variables.exported)
-        return write(shell, "".join(_line("export", name, values.get(name)) for name in names))
-    return _declare(shell, arguments, lambda name: shell.variables.export(name, not off))
-
-
-def _readonly(shell: Shell, words: list[str]) -> int:
-    arguments = [word for word in words[1:] if word not in ("-p", "--")]
-    if not arguments:
-        values = shell.variables.values
-        names = sorted(shell.variables.readonly)
-        return write(shell, "".join(_line("readonly", name, values.get(name)) for name in names))
-    return _declare(shell, arguments, shell.variables.readonly.add)
-
-
-def _line(command: str, name: str, value: str | None) -> str:
-    return f"{command} {name}\n" if value is None else f"{command} {name}={quoted(value)}\n"
-
-
-def _local(shell: Shell, words: list[str]) -> int:
-    if not shell.variables.in_function:
-        return usage(shell, words, "works in functions only")
-    for word in words[1:]:
-        name = word.partition("=")[0].removesuffix("+")
-        if VALID_NAME.match(name):
-            shell.variables.declare_local(name)
-    return _declare(shell, words[1:], lambda name: None)
-
-
-def _unset(shell: Shell, words: list[str]) -> int:
-    arguments, functions = words[1:], False
-    while arguments and arguments[0] in ("-f", "-v", "--"):
-        functions = functions or arguments[0] == "-f"
-        arguments = arguments[1:]
-    for name in arguments:
-        if functions or (name not in shell.variables.values and name in shell.functions and "-v" not in words):
-            shell.functions.pop(name, None)
-        elif VALID_NAME.match(name):
-            shell.variables.unset(name)
-        else:
-            return usage(shell, words, f"{name}: is no variable's name")
-    return 0
 
 
 def _shift(shell: Shell, words: list[str]) -> int:
@@ -376,19 +326,24 @@ BUILTINS: dict[str, Builtin] = {
     "eval": _eval,
     "exec": _exec,
     "exit": _exit,
-    "export": _export,
-    "local": _local,
+    "export": _elsewhere("export", "builtins_variables"),
+    "local": _elsewhere("local", "builtins_variables"),
     "pwd": _pwd,
-    "readonly": _readonly,
+    "readonly": _elsewhere("readonly", "builtins_variables"),
     "return": _return,
     "set": _set,
     "shift": _shift,
     "trap": _trap,
     "umask": _umask,
-    "unset": _unset,
+    "unset": _elsewhere("unset", "builtins_variables"),
+    "declare": _elsewhere("declare", "builtins_variables"),
+    "typeset": _elsewhere("declare", "builtins_variables"),
+    "let": _elsewhere("let", "builtins_variables"),
+    "mapfile": _elsewhere("mapfile", "builtins_read"),
+    "readarray": _elsewhere("mapfile", "builtins_read"),
     "echo": _elsewhere("echo", "builtins_text"),
     "printf": _elsewhere("printf", "builtins_text"),
-    "read": _elsewhere("read", "builtins_text"),
+    "read": _elsewhere("read", "builtins_read"),
     "test": _elsewhere("test", "builtins_test"),
     "[": _elsewhere("test", "builtins_test"),
     "alias": _elsewhere("alias", "builtins_info"),

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from llmos_shell.shell.interpreter.builtins import usage
+from llmos_shell.shell.interpreter.options import NAMES
 
 if TYPE_CHECKING:
     from llmos_shell.shell.interpreter.shell import Shell
@@ -26,13 +27,14 @@ def test(shell: Shell, words: list[str]) -> int:
             return usage(shell, words, "`]` is missing")
         arguments.pop()
     try:
-        if len(arguments) == 3 and arguments[1] in _BINARY:  # by far the most frequent
-            return int(not _BINARY[arguments[1]](arguments[0], arguments[2]))
+        if len(arguments) == 3 and arguments[1] in BINARY:  # by far the most frequent
+            return int(not BINARY[arguments[1]](arguments[0], arguments[2]))
         return int(not _Expression(shell, arguments).value())
     except _Wrong as error:
         return usage(shell, words, str(error))
 
 
+_ELEMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?:\[(.+)\])?\Z", re.DOTALL)
 _INTEGER = re.compile(r"[ \t\n]*[-+]?[0-9]+[ \t\n]*\Z")
 
 
@@ -59,7 +61,7 @@ def _same(left: str, right: str) -> bool:
     return one is not None and other is not None and os.path.samestat(one, other)
 
 
-_BINARY: dict[str, Callable[[str, str], bool]] = {
+BINARY: dict[str, Callable[[str, str], bool]] = {
     "=": lambda a, b: a == b,
     "==": lambda a, b: a == b,
     "!=": lambda a, b: a != b,
@@ -107,12 +109,22 @@ def _has_content(path: str) -> bool:
     return status is not None and status.st_size > 0
 
 
+def _of_group(path: str) -> bool:
+    status = _stat(path)
+    return status is not None and status.st_gid == os.getegid()
+
+
+def _unread(path: str) -> bool:
+    status = _stat(path)
+    return status is not None and status.st_mtime_ns > status.st_atime_ns
+
+
 def _owned(path: str) -> bool:
     status = _stat(path)
     return status is not None and status.st_uid == os.geteuid()
 
 
-_UNARY: dict[str, Callable[[str], bool]] = {
+UNARY: dict[str, Callable[[str], bool]] = {
     "-n": bool,
     "-z": lambda text: not text,
     "-e": lambda path: _stat(path) is not None,
@@ -132,7 +144,36 @@ _UNARY: dict[str, Callable[[str], bool]] = {
     "-h": _is_link,
     "-L": _is_link,
     "-O": _owned,
+    "-G": _of_group,
+    "-N": _unread,
 }
+
+
+def is_set(shell: Shell, text: str) -> bool:
+    """Whether a variable (`name`), an element (`name[index]`) or any (`name[@]`) is set."""
+    match = _ELEMENT.match(text)
+    if match is None:
+        return text.isdigit() and shell.lookup(text) is not None
+    name, index = match.groups()
+    if index in ("@", "*"):
+        return bool(shell.array(name)) or shell.lookup(name) is not None
+    return (shell.lookup(name) if index is None else shell.element(name, index)) is not None
+
+
+def option_is_on(shell: Shell, name: str) -> bool:
+    """Whether an option of `set` is on."""
+    return name in NAMES and bool(getattr(shell.options, name))
+
+
+def is_terminal(shell: Shell, fd: str) -> bool:
+    """Whether a descriptor of the shell is a terminal."""
+    try:
+        return os.isatty(shell.files.get(int(fd)))
+    except (OSError, ValueError):
+        return False
+
+
+_OF_SHELL: dict[str, Callable[[Shell, str], bool]] = {"-t": is_terminal, "-v": is_set, "-o": option_is_on}
 
 
 class _Expression:
@@ -151,7 +192,7 @@ class _Expression:
             return bool(words[0])
         if len(words) == 2 and words[0] == "!":
             return not words[1]
-        if len(words) == 3 and words[0] == "!" and words[1] not in _BINARY:
+        if len(words) == 3 and words[0] == "!" and words[1] not in BINARY:
             return not _Expression(self._shell, words[1:]).value()
         if len(words) == 4 and words[0] == "!":
             return not _Expression(self._shell, words[1:]).value()
@@ -188,9 +229,9 @@ class _Expression:
         words, at = self._words, self._at
         if at >= len(words):
             raise _Wrong("an argument is missing")
-        if at + 2 < len(words) and words[at + 1] in _BINARY:
+        if at + 2 < len(words) and words[at + 1] in BINARY:
             self._at += 3
-            return _BINARY[words[at + 1]](words[at], words[at + 2])
+            return BINARY[words[at + 1]](words[at], words[at + 2])
         word = words[at]
         if word == "(" and at + 1 < len(words):
             self._at += 1
@@ -200,19 +241,13 @@ class _Expression:
             self._at += 1
             return value
         if at + 1 < len(words):
-            if word == "-t":
+            if word in _OF_SHELL:
                 self._at += 2
-                return self._is_terminal(words[at + 1])
-            if word in _UNARY:
+                return _OF_SHELL[word](self._shell, words[at + 1])
+            if word in UNARY:
                 self._at += 2
-                return _UNARY[word](words[at + 1])
+                return UNARY[word](words[at + 1])
             if word.startswith("-") and len(word) == 2 and words[at + 1] not in ("-a", "-o", ")"):
                 raise _Wrong(f"{word}: unknown operator")
         self._at += 1
         return bool(word)
-
-    def _is_terminal(self, fd: str) -> bool:
-        try:
-            return os.isatty(self._shell.files.get(int(fd)))
-        except (OSError, ValueError):
-            return False

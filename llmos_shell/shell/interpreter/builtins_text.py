@@ -1,15 +1,12 @@
-"""`echo`, `printf` and `read`."""
+"""`echo` and `printf`."""
 
 from __future__ import annotations
 
-import os
 import re
 from typing import TYPE_CHECKING
 
-from llmos_shell.lang.expansion import DEFAULT_IFS
-from llmos_shell.shell.interpreter.builtins import usage, write
+from llmos_shell.shell.interpreter.builtins import assign_to, usage, write
 from llmos_shell.shell.interpreter.redirect import write_all
-from llmos_shell.shell.interpreter.variables import VALID_NAME
 
 if TYPE_CHECKING:
     from llmos_shell.shell.interpreter.shell import Shell
@@ -71,9 +68,8 @@ def printf(shell: Shell, words: list[str]) -> int:
     formatter = _Formatter(shell, arguments[1:])
     data = formatter.run(_format_bytes(arguments[0]))
     if name:
-        shell.assign(name, data.decode("utf-8", "surrogateescape"))
-    else:
-        write_all(shell.files.get(1), data)
+        return assign_to(shell, words, name, data.decode("utf-8", "surrogateescape")) or formatter.status
+    write_all(shell.files.get(1), data)
     return formatter.status
 
 
@@ -191,132 +187,3 @@ class _Formatter:
         except ValueError:
             self.status = self._shell.complain(f"printf: {argument}: is no number", 1)
             return 0.0
-
-
-# -- read ------------------------------------------------------------------------------------------------------------
-
-
-def read(shell: Shell, words: list[str]) -> int:
-    """Reads a line into variables: `-r` leaves backslashes alone, `-p TEXT` prompts, `-d CHAR` ends it elsewhere."""
-    arguments, raw, prompt, delimiter = words[1:], False, "", b"\n"
-    while arguments and arguments[0].startswith("-") and len(arguments[0]) > 1:
-        option = arguments.pop(0)
-        if option == "--":
-            break
-        if option in ("-p", "-d") and arguments:
-            value = arguments.pop(0)
-            prompt, delimiter = (value, delimiter) if option == "-p" else (prompt, value[:1].encode() or b"\0")
-        elif set(option[1:]) <= {"r"}:
-            raw = True
-        else:
-            return usage(shell, words, f"{option}: unknown option; -r, -p TEXT and -d CHAR are known")
-    names = arguments or ["REPLY"]
-    for name in names:
-        if not VALID_NAME.match(name):
-            return usage(shell, words, f"{name}: is no variable's name")
-    fd = shell.files.get(0)
-    if prompt and os.isatty(fd):
-        write_all(shell.files.get(2), prompt.encode())
-    line, complete = _read_line(fd, delimiter, raw)
-    for name, value in zip(names, _split(shell, line, len(names), raw, bool(arguments)), strict=True):
-        shell.assign(name, value)
-    return 0 if complete else 1
-
-
-def _read_line(fd: int, delimiter: bytes, raw: bool) -> tuple[str, bool]:
-    """A line without its end, continuation lines joined; and whether its end was there. Reads nothing beyond it."""
-    reader = _Bytes(fd)
-    out = bytearray()
-    complete = False
-    while char := reader.next():
-        if char == delimiter:
-            complete = True
-            break
-        if char == b"\\" and not raw:
-            following = reader.next()
-            if following != b"\n":
-                out += char + following
-            continue
-        out += char
-    reader.close()
-    return out.replace(b"\0", b"").decode("utf-8", "surrogateescape"), complete
-
-
-class _Bytes:
-    """Bytes one by one: from a file in blocks, giving back what was too much, else singly."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-        self._block = b""
-        self._at = 0
-        try:
-            os.lseek(fd, 0, os.SEEK_CUR)
-            self._size = 1024
-        except OSError:
-            self._size = 1
-
-    def next(self) -> bytes:
-        if self._at >= len(self._block):
-            self._block, self._at = os.read(self._fd, self._size), 0
-        self._at += 1
-        return self._block[self._at - 1 : self._at]
-
-    def close(self) -> None:
-        left = len(self._block) - self._at
-        if left > 0:
-            os.lseek(self._fd, -left, os.SEEK_CUR)
-
-
-def _split(shell: Shell, line: str, count: int, raw: bool, named: bool) -> list[str]:
-    """The line's fields for `count` variables; the last one gets all that is left."""
-    chars = [(char, False) for char in line] if raw else _unquote(line)
-    if not named:
-        return ["".join(char for char, _ in chars)]
-    ifs = shell.lookup("IFS")
-    ifs = DEFAULT_IFS if ifs is None else ifs
-    white = {char for char in ifs if char in DEFAULT_IFS}
-    hard = set(ifs) - white
-
-    def is_white(index: int) -> bool:
-        return chars[index][0] in white and not chars[index][1]
-
-    def is_hard(index: int) -> bool:
-        return chars[index][0] in hard and not chars[index][1]
-
-    fields: list[str] = []
-    at, end = 0, len(chars)
-    while at < end and is_white(at):
-        at += 1
-    while at < end and len(fields) < count - 1:
-        start = at
-        while at < end and not is_white(at) and not is_hard(at):
-            at += 1
-        fields.append("".join(char for char, _ in chars[start:at]))
-        while at < end and is_white(at):
-            at += 1
-        if at < end and is_hard(at):
-            at += 1
-            while at < end and is_white(at):
-                at += 1
-    while end > at and is_white(end - 1):
-        end -= 1
-    if end > at and is_hard(end - 1) and not any(is_hard(i) or is_white(i) for i in range(at, end - 1)):
-        end -= 1
-        while end > at and is_white(end - 1):
-            end -= 1
-    fields.append("".join(char for char, _ in chars[at:end]))
-    return fields + [""] * (count - len(fields))
-
-
-def _unquote(line: str) -> list[tuple[str, bool]]:
-    chars: list[tuple[str, bool]] = []
-    escaped = False
-    for char in line:
-        if escaped:
-            chars.append((char, True))
-            escaped = False
-        elif char == "\\":
-            escaped = True
-        else:
-            chars.append((char, False))
-    return chars

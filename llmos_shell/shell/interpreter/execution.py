@@ -11,25 +11,26 @@ import contextlib
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from llmos_shell.lang import ast
 from llmos_shell.lang.errors import ExpansionError, ShellSyntaxError, Source
-from llmos_shell.lang.expansion import Expander
-from llmos_shell.lang.parser import mark_assignment_tildes
+from llmos_shell.lang.parser import DECLARATIONS, mark_assignment_tildes
 from llmos_shell.lang.patterns import matches
 from llmos_shell.shell.failures import Trouble
 from llmos_shell.shell.interpreter import folders
+from llmos_shell.shell.interpreter.arrays import ArrayArgument
 from llmos_shell.shell.interpreter.control import ExitShell, LeaveLoop, ReturnFromFunction, StopRequested
+from llmos_shell.shell.interpreter.environment import ExpansionEnvironment, Frame
 from llmos_shell.shell.interpreter.hostproc import StartError, find_program, start
 from llmos_shell.shell.interpreter.options import Options
 from llmos_shell.shell.interpreter.redirect import Files, RedirectError, Redirection, write_all
-from llmos_shell.shell.interpreter.variables import Variables
 
 if TYPE_CHECKING:
     from llmos_shell.shell.interpreter.builtins import Builtin
     from llmos_shell.shell.interpreter.jobs import Job, ThreadMember
+    from llmos_shell.shell.interpreter.pipelines import Process
     from llmos_shell.shell.interpreter.shell import Shell
 
 MAX_CALLS = 500
@@ -42,28 +43,24 @@ LOST_READER = 141
 """Exit status of what wrote to a pipe that nobody reads: 128 + SIGPIPE."""
 
 DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
-_SPECIAL = frozenset("?!$#0-_")
-_DECLARATIONS = frozenset({"export", "readonly", "local", "alias"})
+FIRST_NAMED = 10
+"""The lowest descriptor that `{name}>file` takes."""
+
+_DECLARATIONS = frozenset({*DECLARATIONS, "alias"})
 
 
-class Executor:
+class Executor(ExpansionEnvironment):
     """State that commands can change, and the execution of commands. A subshell has a copy."""
 
     shell: Shell
 
     def __init__(self) -> None:
-        self.variables = Variables.from_environment()
+        super().__init__()
         self.functions: dict[str, tuple[ast.Function, Source]] = {}
         self.aliases: dict[str, str] = {}
         self.options = Options()
         self.files = Files()
-        self.name = "llmos"
-        self.parameters: list[str] = []
-        self.last_status = 0
-        self.last_background: int | None = None
         self.traps: dict[str, str] = {}
-        self.source = Source("")
-        self.current: ast.Simple | ast.Redirected | None = None  # the command being executed
         self.job: Job | None = None  # the job whose thread executes this
         self.member: ThreadMember | None = None
         self.pipeline: Job | None = None  # the one whose first element this is, run by the main thread
@@ -74,89 +71,10 @@ class Executor:
         self._calls = 0
         self._tested = 0  # inside a condition: `set -e` does not apply
         self._substituted: int | None = None  # status of the last command substitution
-        self._expander = Expander(self)
+        self._processes: list[Process] = []  # process substitutions of the present command
         self.interrupted: Callable[[], None] | None = None
 
     # -- the environment of expansions -------------------------------------------------------------------------------
-
-    @property
-    def nounset(self) -> bool:
-        """`set -u`."""
-        return self.options.nounset
-
-    @property
-    def noglob(self) -> bool:
-        """`set -f`."""
-        return self.options.noglob
-
-    def lookup(self, name: str) -> str | None:
-        """A variable or special parameter."""
-        value = self.variables.values.get(name)
-        if value is not None:
-            return value
-        if name[0].isdigit():
-            return self._parameter(name)
-        if name in _SPECIAL:
-            return self._special(name)
-        if name == "LINENO":
-            return str(self.source.position(self._offset()).line)
-        return None
-
-    def _parameter(self, name: str) -> str | None:
-        number = int(name) if len(name) < 10 else 1 << 30
-        if number == 0:
-            return self.name
-        return self.parameters[number - 1] if number <= len(self.parameters) else None
-
-    def _special(self, name: str) -> str | None:
-        if name == "?":
-            return str(self.last_status)
-        if name == "#":
-            return str(len(self.parameters))
-        if name == "$":
-            return str(os.getpid())
-        if name == "!":
-            return None if self.last_background is None else str(self.last_background)
-        if name == "-":
-            return self.options.letters() + ("i" if self.shell.interactive else "")
-        return self.name if name == "0" else None
-
-    def assign(self, name: str, value: str) -> None:
-        """Sets a variable; with `set -a` it is exported."""
-        self.variables.set(name, value)
-        if self.options.allexport:
-            self.variables.export(name)
-
-    def positional(self) -> list[str]:
-        """`$1` and so on."""
-        return self.parameters
-
-    def home(self, user: str) -> str | None:
-        """A home folder."""
-        if not user:
-            value = self.variables.values.get("HOME")
-            return value if value is not None else os.path.expanduser("~")
-        import pwd
-
-        try:
-            return pwd.getpwnam(user).pw_dir
-        except KeyError:
-            return None
-
-    def listdir(self, path: str) -> Iterable[str]:
-        """Names in a folder."""
-        try:
-            return os.listdir(path)
-        except (OSError, ValueError):
-            return ()
-
-    def exists(self, path: str) -> bool:
-        """Whether a path leads to something."""
-        try:
-            os.lstat(path)
-        except (OSError, ValueError):
-            return False
-        return True
 
     def substitute(self, body: ast.Sequence) -> str:
         """A command substitution."""
@@ -164,6 +82,23 @@ class Executor:
 
         output, self._substituted = capture(self.shell, body)
         return output
+
+    def process(self, part: ast.ProcessSubstitution) -> str:
+        """A process substitution, whose file is there until the present command ends."""
+        from llmos_shell.shell.interpreter.pipelines import start_process
+
+        found = start_process(self.shell, part)
+        self._processes.append(found)
+        self.files = self.files.replace({found.fd: found.fd})
+        return f"/dev/fd/{found.fd}"
+
+    def end_processes(self, kept: int = 0, *, wait: bool = True) -> None:
+        """Closes the files of process substitutions but the first ones, and waits for those that were written to."""
+        ended, self._processes = self._processes[kept:], self._processes[:kept]
+        closed = {found.fd for found in ended}
+        self.files = Files({fd: real for fd, real in self.files.table.items() if fd not in closed})
+        for found in ended:
+            found.end(wait=wait)
 
     # -- lists and conditions ----------------------------------------------------------------------------------------
 
@@ -228,7 +163,7 @@ class Executor:
     def _redirected(self, node: ast.Redirected) -> int:
         self.current = node
         redirection = Redirection(self.files)
-        before = self.files
+        before, processes = self.files, len(self._processes)
         try:
             self._redirect(redirection, node.redirects)
             self.files = redirection.files
@@ -238,10 +173,26 @@ class Executor:
         finally:
             self.files = before
             redirection.close()
+            if len(self._processes) > processes:
+                self.end_processes(processes)
 
     def _redirect(self, redirection: Redirection, redirects: list[ast.Redirect]) -> None:
         for redirect in redirects:
+            if isinstance(redirect.fd, str):
+                redirect = self._with_descriptor(redirection, redirect, redirect.fd)
             redirection.add(redirect, self._expander.string, self.options.noclobber)
+
+    def _with_descriptor(self, redirection: Redirection, redirect: ast.Redirect, name: str) -> ast.Redirect:
+        """The redirection with a free descriptor, which is kept in the variable, or to close with that one."""
+        if redirect.target.literal() == "-":
+            known = self.lookup(name) or ""
+            if not known.isdecimal():
+                raise RedirectError(f"{name}: holds no file descriptor to close")
+            number = int(known)
+        else:
+            number = next(each for each in range(FIRST_NAMED, 1 << 16) if each not in redirection.files.table)
+            self.assign(name, str(number))
+        return ast.Redirect(number, redirect.operator, redirect.target, redirect.offset)
 
     def _if(self, node: ast.If) -> int:
         for condition, body in node.branches:
@@ -289,17 +240,86 @@ class Executor:
             self.loops -= 1
         return status
 
+    def _for_arithmetic(self, node: ast.ForArithmetic) -> int:
+        self.current = node
+        if self._calculate(node.start) is None:
+            return self._checked(1)
+        status = 0
+        self.loops += 1
+        try:
+            while True:
+                going = self._calculate(node.condition) if node.condition.word.parts else 1
+                if not going:
+                    return self._checked(1) if going is None else status
+                try:
+                    status = self._sequence(node.body)
+                except LeaveLoop as leave:
+                    if self._leaves(leave):
+                        return 0
+                    status = 0
+                if self._calculate(node.step) is None:
+                    return self._checked(1)
+        finally:
+            self.loops -= 1
+
+    def _calculate(self, expression: ast.Arithmetic) -> int | None:
+        """An expression's value; None when it has none, which is said."""
+        text = self._expander.string(expression.word)
+        if self.options.xtrace:
+            self.say(f"+ (({text}))")
+        try:
+            return self._expander.calculate(expression, text)
+        except ExpansionError as error:
+            self._complain_of(error)
+            return None
+
+    def _arithmetic_command(self, node: ast.ArithmeticCommand) -> int:
+        self.current = node
+        status = int(not self._calculate(node.expression))
+        self.pipe_statuses = None
+        return self._checked(status)
+
+    def _conditional(self, node: ast.Conditional) -> int:
+        from llmos_shell.shell.interpreter.conditional import holds
+
+        self.current = node
+        status = holds(self.shell, node.test)
+        self.pipe_statuses = None
+        return self._checked(status)
+
+    def _select(self, node: ast.Select) -> int:
+        from llmos_shell.shell.interpreter.menu import choose
+
+        values = list(self.parameters) if node.words is None else self._expand(node.words)
+        status = 0
+        self.loops += 1
+        try:
+            for choice in choose(self.shell, values):
+                self.assign(node.name, choice)
+                try:
+                    status = self._sequence(node.body)
+                except LeaveLoop as leave:
+                    if self._leaves(leave):
+                        return 0
+                    status = 0
+        finally:
+            self.loops -= 1
+        return status
+
     def _case(self, node: ast.Case) -> int:
         text = self._expander.string(node.word)
         falling = False
         status = 0
         for arm in node.arms:
-            if falling or any(matches(self._expander.pattern(pattern), text) for pattern in arm.patterns):
+            if falling or self._fits(arm, text):
                 status = self._sequence(arm.body)
                 falling = arm.end == ";&"
-                if not falling:
+                if arm.end == ";;":
                     return status
         return status
+
+    def _fits(self, arm: ast.CaseArm, text: str) -> bool:
+        return any(matches(self._expander.pattern(pattern), text, extended=True) for pattern in arm.patterns)
 
     def _function(self, node: ast.Function) -> int:
         self.functions[node.name] = (node, self.source)
@@ -320,8 +340,10 @@ class Executor:
         """Arguments such as `name=value` are not split, as in an assignment."""
         out: list[str] = []
         for word in words:
-            first = word.parts[0] if word.parts else None
-            if isinstance(first, ast.Literal) and "=" in first.text:
+            first, last = (word.parts[0], word.parts[-1]) if word.parts else (None, None)
+            if isinstance(first, ast.Literal) and isinstance(last, ast.ArrayValue):
+                out.append(ArrayArgument.of(first.text, self._expander.elements(last)))
+            elif isinstance(first, ast.Literal) and "=" in first.text:
                 out.append(self._expander.string(mark_assignment_tildes(word)))
             else:
                 out += self._expander.fields([word])
@@ -330,7 +352,18 @@ class Executor:
     def _simple(self, node: ast.Simple) -> int:
         self.current = node
         self._substituted = None
-        return self.run_expanded(node, self._expand(node.words) if node.words else [])
+        processes = len(self._processes)
+        words: list[str] = []
+        try:
+            if node.words:
+                words = self._expand(node.words)
+            status = self.run_expanded(node, words)
+        finally:
+            if len(self._processes) > processes:
+                self.end_processes(processes, wait=words[:1] != ["exec"])
+        self.pipe_statuses = None
+        self.last_argument = words[-1] if words else ""
+        return status
 
     def run_expanded(self, node: ast.Simple, words: list[str]) -> int:
         """Executes a simple command whose words have been expanded."""
@@ -365,17 +398,41 @@ class Executor:
             return self.run_command(words) if words else self._substituted or 0
         assignments: dict[str, str] = {}
         for assignment in node.assignments:
-            name, value = assignment.name, self._expander.string(assignment.value)
-            if assignment.append:
-                value = (assignments.get(name) or self.lookup(name) or "") + value
-            assignments[name] = value
-            if not words:
-                self.assign(name, value)
+            name = assignment.name
+            if words:
+                old = (assignments.get(name) or self.lookup(name) or "") if assignment.append else ""
+                assignments[name] = old + self.value_for_command(assignment)
+            elif assignment.index is not None or assignment.holds_array():
+                self._assign_elements(assignment)
+            else:
+                assignments[name] = value = self._expander.string(assignment.value)
+                (self.append if assignment.append else self.assign)(name, value)
         if self.options.xtrace:
             self._trace(words, list(assignments.items()))
         if not words:
             return self._substituted or 0
         return self.run_command(words, assignments)
+
+    def value_for_command(self, assignment: ast.Assignment) -> str:
+        """The value of an assignment before a command. Raises `ExpansionError`."""
+        if assignment.index is not None or assignment.holds_array():
+            message = f"{assignment.name}: an array cannot be set for one command only"
+            raise ExpansionError(message, assignment.offset)
+        return self._expander.string(assignment.value)
+
+    def _assign_elements(self, assignment: ast.Assignment) -> None:
+        """`name[index]=value` and `name=(…)`."""
+        name, word, append = assignment.name, assignment.value, assignment.append
+        if assignment.index is not None:
+            index, value = self._expander.string(assignment.index), self._expander.string(word)
+            self.assign_element(name, index, value, append=append)
+            if self.options.xtrace:
+                self._trace([], [(f"{name}[{index}]", value)])
+            return
+        elements = self._expander.elements(word.parts[0])  # type: ignore[arg-type]
+        self.assign_array(name, elements, append=append)
+        if self.options.xtrace:
+            self._trace([f"{name}{'+' if append else ''}=({' '.join(value for _, value, _ in elements)})"], [])
 
     def _trace(self, words: list[str], assignments: list[tuple[str, str]]) -> None:
         from shlex import quote
@@ -440,7 +497,8 @@ class Executor:
         """Calls a function."""
         self.enter_call()
         node, source = function
-        saved = self.parameters, self.loops, self.source, self.current
+        saved = self.parameters, self.loops, self.source, self.current, self.frames
+        self.frames = Frame(node.name, self.source.name, self._line(), self.frames)
         self.parameters, self.loops, self.source = arguments, 0, source
         self.variables.push()
         try:
@@ -450,7 +508,7 @@ class Executor:
         except ExpansionError as error:
             raise error.located(source, self._offset()) from None
         finally:
-            self.parameters, self.loops, self.source, self.current = saved
+            self.parameters, self.loops, self.source, self.current, self.frames = saved
             self.variables.pop()
             self._calls -= 1
 
@@ -500,9 +558,6 @@ class Executor:
     def place(self) -> str:
         """Where the present command is, as the beginning of a message; nothing for a line that was typed."""
         return self.source.place(self._offset())
-
-    def _offset(self) -> int:
-        return self.current.offset if self.current is not None else 0
 
     def _complain_of(self, error: ExpansionError | ShellSyntaxError) -> int:
         """Shows an error in the text of a program; status 2."""
@@ -589,6 +644,10 @@ _HANDLERS: dict[type, Callable[[Any, Any], int]] = {
     ast.If: Executor._if,
     ast.While: Executor._while,
     ast.For: Executor._for,
+    ast.ForArithmetic: Executor._for_arithmetic,
+    ast.Select: Executor._select,
+    ast.ArithmeticCommand: Executor._arithmetic_command,
+    ast.Conditional: Executor._conditional,
     ast.Case: Executor._case,
     ast.Function: Executor._function,
     ast.Ask: Executor._ask,

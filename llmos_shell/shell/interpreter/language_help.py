@@ -1,4 +1,4 @@
-"""Short help for the commands that are part of the language: they work as POSIX sh says.
+"""Short help for the commands that are part of the language: they work as POSIX sh or bash says.
 
 They have no declarations, because they need the interpreter; a test sees to it that none is missing here.
 """
@@ -17,7 +17,12 @@ LANGUAGE: dict[str, tuple[str, str]] = {
     "hash": ("hash [-r]", "forget where programs were found"),
     "echo": ("echo [-n] [WORD…]", "print words and a line end; -n: without it"),
     "printf": ("printf FORMAT [WORD…]", "print words by a format"),
-    "read": ("read [-r] NAME…", "read a line of standard input into variables"),
+    "read": (
+        "read [-rs] [-p TEXT] [-t SECONDS] [-n COUNT] [-a ARRAY] NAME…",
+        "read a line of standard input into variables, or its fields into an array",
+    ),
+    "mapfile": ("mapfile [-t] [-d CHAR] [-n COUNT] [ARRAY]", "read lines into an array; -t: without their ends"),
+    "readarray": ("readarray [-t] [ARRAY]", "the same as `mapfile`"),
     "test": ("test EXPRESSION", "compare texts and numbers, look at files; the answer is the exit status"),
     "[": ("[ EXPRESSION ]", "the same as `test`"),
     "eval": ("eval WORD…", "run words as commands"),
@@ -26,9 +31,12 @@ LANGUAGE: dict[str, tuple[str, str]] = {
     ".": (". FILE [ARG…]", "the same as `source`"),
     "export": ("export [NAME[=VALUE]…]", "hand variables to programs, or show those that are"),
     "readonly": ("readonly [NAME[=VALUE]…]", "let variables stay as they are"),
+    "declare": ("declare [-aAilurxgpf] [NAME[=VALUE]…]", "variables with attributes, such as arrays; -p: show them"),
+    "typeset": ("typeset [-aAilurxgpf] [NAME[=VALUE]…]", "the same as `declare`"),
+    "let": ("let EXPRESSION…", "calculate; the status is 0 if the last value is not 0"),
     "local": ("local NAME[=VALUE]…", "variables of the present function"),
     "set": ("set [-eux…] [-o OPTION] [WORD…]", "options of the shell, and its positional parameters"),
-    "unset": ("unset [-f] NAME…", "forget variables or functions"),
+    "unset": ("unset [-f] NAME…", "forget variables, elements of arrays, or functions"),
     "shift": ("shift [N]", "drop the first N positional parameters"),
     "getopts": ("getopts OPTIONS NAME", "read the options of a script one by one"),
     "return": ("return [STATUS]", "leave a function"),
@@ -44,11 +52,11 @@ LANGUAGE: dict[str, tuple[str, str]] = {
 def render_language_help(name: str) -> str:
     """The page of one of them."""
     usage, summary = LANGUAGE[name]
-    return f"usage: {usage}\n\n{summary[0].upper()}{summary[1:]}. Part of the shell language, as in POSIX sh.\n"
+    return f"usage: {usage}\n\n{summary[0].upper()}{summary[1:]}. Part of the shell language, as in POSIX sh or bash.\n"
 
 
 def render_language_markdown() -> str:
     """Their section of docs/commands.md."""
     rows = [f"| `{usage.replace('|', '&#124;')}` | {summary} |" for usage, summary in LANGUAGE.values()]
-    head = "These are part of the language, and work as POSIX sh says.\n\n| command | meaning |\n|---|---|\n"
+    head = "These are part of the language, and work as POSIX sh or bash says.\n\n| command | meaning |\n|---|---|\n"
     return head + "\n".join(rows) + "\n"

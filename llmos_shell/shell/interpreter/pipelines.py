@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 STOPPED = 148
 """Exit status of what Ctrl-Z stopped: 128 + SIGTSTP."""
 
+PROCESS_FD = 64
+"""The lowest descriptor that process substitutions take, out of the way of those that scripts name."""
+
 STARTS_PROCESSES = frozenset({"run", "ask", "chat", "fork", "nice", "nohup", "time"})
 """Commands that soon announce a model process when started with `&`, so that it is worth waiting for `$!`."""
 
@@ -148,11 +151,21 @@ def _lend(shell: Shell, job: Job) -> None:
 
 def run_pipeline(shell: Shell, node: ast.Pipeline) -> int:
     """Runs a pipeline to its end, or until Ctrl-Z stops it."""
+    processes = len(shell._processes)
     foreground = shell.job is None
     first_here = foreground and shell.job_control and _begins_with_command(shell, node.commands[0])
     job = shell.new_job(node, own_group=foreground and shell.job_control and not first_here)
     if job.group is not None:
         _in_foreground(shell, job)
+    try:
+        return _run_to_end(shell, node, job, foreground, first_here)
+    finally:
+        shell.pipe_statuses = [member.status or 0 for member in job.members]
+        if len(shell._processes) > processes:
+            shell.end_processes(processes)
+
+
+def _run_to_end(shell: Shell, node: ast.Pipeline, job: Job, foreground: bool, first_here: bool) -> int:
     if not foreground:
         _launch(shell, node.commands, job, shell.files)
         return _wait_nested(shell, job)
@@ -275,6 +288,7 @@ class _Element:
             assert type(node) is ast.Simple
             return shell.run_contained(node, lambda: shell.run_expanded(node, words))
         finally:
+            shell.end_processes()
             self._close()
 
     def _obey(self) -> None:
@@ -289,7 +303,7 @@ class _Element:
         redirection = Redirection(shell.files)
         try:
             shell._redirect(redirection, node.redirects)
-            assignments = {each.name: shell._expander.string(each.value) for each in node.assignments}
+            assignments = {each.name: shell.value_for_command(each) for each in node.assignments}
             if shell.options.xtrace:
                 shell._trace(words, list(assignments.items()))
             with _ignoring_interrupts(shell):
@@ -320,6 +334,8 @@ class _Element:
         for fd in self._owned:
             os.close(fd)
         self._owned = []
+        self._outer._processes += self._shell._processes  # they end with the pipeline
+        self._shell._processes = []
 
 
 class _ignoring_interrupts:
@@ -410,11 +426,13 @@ def run_background(shell: Shell, body: ast.Command) -> int:
     nodes = body.commands if isinstance(body, ast.Pipeline) and plain else [body]
     job = shell.new_job(body, own_group=shell.job_control)
     null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    processes = len(shell._processes)
     outer, shell.job = shell.job, None
     try:
         _launch(shell, nodes, job, shell.files.replace({0: null}), owned=(null,), background=True)
     finally:
         shell.job = outer
+        shell.end_processes(processes, wait=False)
     shell.jobs().discard_ended() if not shell.interactive else None
     shell.jobs().add(job)
     last = job.members[-1]
@@ -431,6 +449,51 @@ def _starts_process(shell: Shell, node: ast.Command) -> bool:
     return name in STARTS_PROCESSES and name not in shell.functions
 
 
+# -- process substitution --------------------------------------------------------------------------------------------
+
+
+class Process:
+    """The commands of a `<(…)` or `>(…)`, and the descriptor that leads to them."""
+
+    def __init__(self, operator: str, fd: int, job: Job) -> None:
+        self._operator = operator
+        self.fd = fd
+        self._job = job
+
+    def end(self, *, wait: bool) -> None:
+        """Closes the descriptor; with `wait`, waits for commands that read from it."""
+        os.close(self.fd)
+        if wait and self._operator == ">":
+            self._job.wait_hosts()
+            self._job.wait_threads()
+        self._job.poll()
+        if not self._job.done:
+            _left_over.append(self._job)
+
+
+_left_over: list[Job] = []  # of `<(…)`, whose programs may end after the command that read from them
+
+
+def start_process(shell: Shell, part: ast.ProcessSubstitution) -> Process:
+    """Starts the commands of a process substitution."""
+    import fcntl
+
+    for job in _left_over[:]:
+        job.poll()
+        if job.done:
+            with suppress(ValueError):
+                _left_over.remove(job)
+    reader, writer = os.pipe()
+    ours, theirs, target = (reader, writer, 1) if part.operator == "<" else (writer, reader, 0)
+    fd = fcntl.fcntl(ours, fcntl.F_DUPFD_CLOEXEC, PROCESS_FD)
+    os.close(ours)
+    body = part.body.items
+    node = body[0] if len(body) == 1 else ast.Group(part.body, part.offset)
+    job = shell.new_job(node, own_group=False)
+    _launch(shell, [node], job, shell.files.replace({target: theirs}), owned=(theirs,))
+    return Process(part.operator, fd, job)
+
+
 # -- command substitution --------------------------------------------------------------------------------------------
 
 
@@ -445,7 +508,9 @@ def capture(shell: Shell, body: ast.Sequence) -> tuple[str, int]:
     sub.files = shell.files.replace({1: descriptor})
     pieces: list[bytes] = []
     try:
-        status = _capture_program(sub, body, reader, writer, pieces)
+        status = _capture_file(sub, body, pieces)
+        if status is None:
+            status = _capture_program(sub, body, reader, writer, pieces)
         if status is None:
             thread = threading.Thread(target=_drain, args=(reader, pieces), name="shell: $(…)", daemon=True)
             thread.start()
@@ -457,6 +522,7 @@ def capture(shell: Shell, body: ast.Sequence) -> tuple[str, int]:
     finally:
         writer.close()
         os.close(reader)
+        sub.end_processes()
     data = b"".join(pieces)
     if b"\0" in data:
         data = data.replace(b"\0", b"")
@@ -466,6 +532,26 @@ def capture(shell: Shell, body: ast.Sequence) -> tuple[str, int]:
 def _drain(reader: int, pieces: list[bytes]) -> None:
     while data := os.read(reader, 65536):
         pieces.append(data)
+
+
+def _capture_file(sub: Shell, body: ast.Sequence, pieces: list[bytes]) -> int | None:
+    """`$(<file)`; None where the body is something else."""
+    node = body.items[0]
+    if type(node) is not ast.Simple or node.words or node.assignments or len(body.items) > 1 or not node.redirects:
+        return None
+    if any(each.operator != "<" or each.fd for each in node.redirects):
+        return None
+    redirection = Redirection(sub.files)
+    try:
+        sub._redirect(redirection, node.redirects)
+        _drain(redirection.files.get(0), pieces)
+    except RedirectError as error:
+        return sub.complain(str(error), 1)
+    except OSError as error:
+        return sub.complain((error.strerror or str(error)).lower(), 1)
+    finally:
+        redirection.close()
+    return 0
 
 
 def _capture_program(sub: Shell, body: ast.Sequence, reader: int, writer: FileIO, pieces: list[bytes]) -> int | None:

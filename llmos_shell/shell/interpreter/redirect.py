@@ -73,7 +73,7 @@ class Redirection:
     def add(self, redirect: Redirect, expand: Callable[[Word], str], noclobber: bool) -> None:
         """Carries out one redirection. Raises `RedirectError`."""
         operator, target = redirect.operator, expand(redirect.target)
-        fd = redirect.fd if redirect.fd is not None else (0 if operator[0] == "<" else 1)
+        fd = redirect.fd if isinstance(redirect.fd, int) else (0 if operator[0] == "<" else 1)
         if operator in ("<<", "<<<"):
             try:
                 self._set(fd, _here_document(target if operator == "<<" else f"{target}\n"))

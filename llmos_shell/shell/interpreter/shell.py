@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -152,6 +153,8 @@ class Shell(Executor):
         other.folder = Restore(active=True)
         other._jobs = Jobs() if background else self._jobs.copy()
         other.pipeline = None
+        other.seed ^= time.monotonic_ns() & 0x7FFFFFFF
+        other._processes = []
         other._renew_expander()
         return other
 
@@ -356,7 +359,7 @@ class Shell(Executor):
 
     def variable_names(self) -> list[str]:
         """All variables that are set (for completion)."""
-        return sorted(self.variables.values)
+        return self.variables.names()
 
     # -- built-in commands that are not part of the language ---------------------------------------------------------
 

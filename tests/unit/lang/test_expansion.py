@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from llmos_shell.lang import patterns
 from llmos_shell.lang.arithmetic import evaluate, wrap
 from llmos_shell.lang.errors import ExpansionError
-from llmos_shell.lang.expansion import Expander, decode_ansi
+from llmos_shell.lang.expansion import Expander
 from llmos_shell.lang.parser import parse
+from llmos_shell.lang.quoting import decode_ansi
 
 
 class World:

@@ -30,6 +30,10 @@ PIECES = [
     "2>&1", "<<E", "<<-'E'", "\nE\n", "E", "<<<", "&>", ">|", "<&-", "3<", "if", "then", "elif", "else", "fi", "while",
     "until", "do", "done", "for", "in", "case", "esac", "x)", "function", "f()", "#c", "$", "$'", "$\"", "~", "~/a",
     "*", "?", "[a-z]", "? why", "=", "1", "+", "é", "\x01", "%", "${", "$@", "$*", "$1", "$10", "-", ":", "$!",
+    "[[", "]]", "=~", "==", "-f", "((", "((i", "<(", ">(", "|&", ";;&", "a=(", "a+=(", "[k]=", "a[1]=", "a[i+1]+=",
+    "${a[", "]", "${!", "${a[@]}", "${x/", "/", "//", "${x:", "${x^^", "${x@Q}", "${#a[*]}", "{a,b}", "{1..3}", "..",
+    ",", "declare", "{fd}>", "select", "@(", "!(", "^(a|b)", "$\\\n", "${\\\n", "&\\\n", "for ((", "i<3;", "^",
+    "@", "[",
 ]  # fmt: skip
 
 
@@ -41,6 +45,24 @@ def examples(number):
         return pytest.mark.fuzz(form(test))
 
     return mark
+
+
+PARAMETERS = [
+    "${a[1]}", "${a[i + 1]}", '"${a[@]}"', "${a[*]}", "${#a[@]}", "${!a[@]}", "${!v}", "${!v*}", "${!a[0]}",
+    '${m["a b"]}', "${m[$k]}", "${x:1}", "${x: -2:1}", "${x:i?1:2:${#x}}", "${@:1:2}", "${a[@]: -1}", "${x/a/b}",
+    "${x//'/'/\\/}", "${x////-}", "${x/#~/b c}", '"${x/%"$y"}"', "${x^}", "${x^^[a-c]}", "${x,,}", "${a[@]@Q}", "{a,b}",
+    "{1..9..2}", "{a,{b,c}}", "$'\\x41\\'\\cA'", "@", "+",
+]  # fmt: skip
+
+
+def opaque(strategy):
+    """The same, without its description, which grows beyond measure in recursive strategies."""
+
+    @st.composite
+    def text(draw):
+        return draw(strategy)
+
+    return text()
 
 
 @cache
@@ -57,14 +79,42 @@ def programs():
             inner.map(lambda text: f'"$({text}\n)"'),
             st.sampled_from(["$((x + 1))", "$(( (a) * $b ))"]),
             st.sampled_from(["${x:-a b}", '"${x:-"q"}"', "${x#*'a'}", "`echo \\`b\\``"]),
+            st.sampled_from(PARAMETERS),
+            st.tuples(st.sampled_from("<>"), inner).map(lambda t: f"{t[0]}({t[1]}\n)"),
         )
         return st.lists(part, min_size=1, max_size=3).map("".join)
 
     def commands(inner):
-        word = words(inner)
+        inner = opaque(inner)
+        word = opaque(words(inner))
         redirect = st.one_of(
             st.tuples(st.sampled_from([">", "2>", "<", ">>", "<<<", "&>", "3<>", ">|"]), word).map(" ".join),
-            st.sampled_from(["2>&1", ">&-", "<&3"]),
+            st.sampled_from(["2>&1", ">&-", "<&3", "{fd}>f", "{fd}<&-"]),
+        )
+        element = st.one_of(word, st.tuples(word, word).map(lambda t: f"[{t[0]}]={t[1]}"))
+        array = opaque(
+            st.tuples(name, st.sampled_from(["", "+"]), st.lists(element, max_size=3)).map(
+                lambda t: f"{t[0]}{t[1]}=({' '.join(t[2])})"
+            )
+        )
+        test = opaque(
+            st.recursive(
+                st.one_of(
+                    word,
+                    st.tuples(st.sampled_from(["-f", "-z", "-v"]), word).map(" ".join),
+                    st.tuples(word, st.sampled_from(["==", "!=", "<", ">", "-lt", "-nt"]), word).map(" ".join),
+                    st.tuples(word, st.sampled_from(["@(a|$x)b", "!(a)", "?(a b)", "*.[ch]"])).map(" == ".join),
+                    st.tuples(word, st.sampled_from(["^(a|b c)+$", "[[:alpha:]]$", '"$x"', "a\\.b", "$x"])).map(
+                        " =~ ".join
+                    ),
+                ),
+                lambda t: st.one_of(
+                    t.map(lambda text: f"! {text}"),
+                    t.map(lambda text: f"( {text} )"),
+                    st.tuples(t, st.sampled_from([" && ", " || ", " ||\n"]), t).map("".join),
+                ),
+                max_leaves=4,
+            )
         )
         simple = st.tuples(
             st.lists(st.tuples(name, word).map("=".join), max_size=2),
@@ -87,6 +137,16 @@ def programs():
             ),
             st.tuples(word, word, inner).map(lambda t: f"case {t[0]} in {t[1]}|b) {t[2]}\n;; *) ;& esac"),
             st.tuples(name, inner).map(lambda t: f"{t[0]}() {{ {t[1]}\n}}"),
+            test.map(lambda text: f"[[ {text} ]]"),
+            array,
+            array.map(lambda text: f"declare -a {text}"),
+            st.tuples(name, word, word).map(lambda t: f"{t[0]}[{t[1]}]={t[2]}"),
+            st.sampled_from(["((i++))", "((a[i] = (1 + 2) * $x))", "((i <\n3))", "a[1 + 2]=x b"]),
+            inner.map(lambda text: f"for ((i = 0; i < $(echo 3); i++)); do {text}\ndone"),
+            st.tuples(name, word, inner).map(lambda t: f"select {t[0]} in {t[1]}; do {t[2]}\ndone"),
+            st.tuples(word, inner).map(lambda t: f"case {t[0]} in @(a|b)c|!(x y)) {t[1]}\n;;& *) esac"),
+            st.tuples(inner, inner).map(" |& ".join),
+            st.tuples(name, inner).map(lambda t: f"function {t[0]} {{ {t[1]}\n}}"),
             st.tuples(name, inner).map(lambda t: f"{t[0]} <<E\nbody ${t[0]} $({t[1]}\n) \\$\nE"),
             name.map(lambda text: f"{text} <<-'E' | cat\n\t$raw\n\tE"),
         )
