@@ -110,11 +110,13 @@ class Run(Struct, frozen=True, tag="run"):
     """Replaces the run set: these sequences, in this order, each up to its limit.
 
     A step decodes every sequence that is ready and prefills at most `prefill_budget` tokens, in this order. Takes
-    effect at the next step.
+    effect at the next step. News of a step that nobody can act on may wait so long for company: short steps need not
+    wake the daemon each.
     """
 
     order: tuple[Grant, ...]
     prefill_budget: int
+    hold_seconds: float = 0.0
 
 
 class Export(Struct, frozen=True, tag="export"):

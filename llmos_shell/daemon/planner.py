@@ -25,6 +25,12 @@ STALL_SECONDS = 0.08
 STEP_SECONDS = 0.4
 """How long a step with nothing but prompts may take, so that others are let in soon."""
 
+HOLD_SECONDS = 0.015
+"""How long tokens that somebody reads may wait in the worker for company: below what a reader notices."""
+
+UNREAD_HOLD_SECONDS = 0.05
+"""How long those may that nobody reads: as long as they wait for the journal."""
+
 FIRST_BUDGET = 128
 """Prompt tokens per step while the speed of prefill is unknown."""
 
@@ -107,7 +113,7 @@ class Planner:
         chosen = self._grow(pager, order)
         self._note(chosen)
         grants = tuple(abi.Grant(process.seq or 0, process.limit) for process in chosen.values())
-        run = abi.Run(grants, self._budget(chosen))
+        run = abi.Run(grants, *self._pace(chosen))
         if run != self._sent:
             self._sent = run
             conductor.send(run)
@@ -143,11 +149,16 @@ class Planner:
                 self._conductor.at_limit(process)
         return {pid: members[pid] for pid in kept if pid in members and members[pid].wants_to_run}
 
-    def _budget(self, chosen: dict[int, Process]) -> int:
-        """Prompt tokens per step: what does not stall tokens that somebody reads; when nobody does, a long step."""
+    def _pace(self, chosen: dict[int, Process]) -> tuple[int, float]:
+        """Prompt tokens per step, and how long news may wait.
+
+        Prompts do not stall tokens that somebody reads; when nobody does, steps are long.
+        """
         info = self._conductor.workshop.info
         assert info is not None
-        read = any(process.watchers and len(process.tokens) > process.turn_start for process in chosen.values())
-        wanted = int(self._prefill_rate * (STALL_SECONDS if read else STEP_SECONDS)) or FIRST_BUDGET
+        readers = [process for process in chosen.values() if process.readers]
+        stalls = any(len(process.tokens) > process.turn_start for process in readers)
+        wanted = int(self._prefill_rate * (STALL_SECONDS if stalls else STEP_SECONDS)) or FIRST_BUDGET
         power_of_two = 1 << (max(1, wanted).bit_length() - 1)
-        return max(MIN_BUDGET, min(info.max_batch, power_of_two))
+        budget = max(MIN_BUDGET, min(info.max_batch, power_of_two))
+        return budget, HOLD_SECONDS if readers else UNREAD_HOLD_SECONDS

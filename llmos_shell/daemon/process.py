@@ -115,6 +115,7 @@ class Process:
     timer: TimerHandle | None = None
     task: Task[None] | None = None  # brings its next turn's tokens
     watchers: set[Callable[[], None]] = field(default_factory=set)
+    readers: int = 0  # of these, those that read its output as it comes
 
     @property
     def state(self) -> State:

@@ -18,9 +18,6 @@ from llmos_shell.abi import worker as abi
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.framing import Splitter, encode
 
-HOLD_SECONDS = 0.015
-"""Longest time a step's tokens wait for company: below what a reader notices, above several steps of a small model."""
-
 RECEIVE_BYTES = 1 << 18
 
 
@@ -67,11 +64,11 @@ class Channel:
             self._held.append(encode(message))
             self._flush()
 
-    def hold(self, message: Struct) -> None:
-        """Sends a message with the next one, or when `HOLD_SECONDS` have passed since the last."""
+    def hold(self, message: Struct, seconds: float) -> None:
+        """Sends a message with the next one; at once when nothing was sent for so many seconds."""
         with self._writing:
             self._held.append(encode(message))
-            if time.monotonic() - self._sent_at >= HOLD_SECONDS:
+            if time.monotonic() - self._sent_at >= seconds:
                 self._flush()
 
     def flush(self) -> None:

@@ -46,6 +46,11 @@ class Loop:
         return not self._blocked and bool(self._table.grants)
 
     @property
+    def hold_seconds(self) -> float:
+        """How long news that nobody can act on may wait."""
+        return self._table.hold_seconds
+
+    @property
     def threads(self) -> int:
         """Compute threads in use."""
         return self._info.threads if self._governor is None else self._governor.threads

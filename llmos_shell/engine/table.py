@@ -27,6 +27,7 @@ class Table:
         self._awake: list[Sequence] | None = None  # None: to be found again
         self.grants: tuple[abi.Grant, ...] = ()
         self.budget = 0  # prompt tokens per step
+        self.hold_seconds = 0.0
         self._handlers: dict[type, Callable[..., list[abi.ToDaemon]]] = {
             abi.Fence: self._fence,
             abi.Open: self._open,
@@ -151,7 +152,7 @@ class Table:
 
     def _run(self, message: abi.Run) -> list[abi.ToDaemon]:
         before = {grant.seq: grant.limit for grant in self.grants}
-        self.grants, self.budget = message.order, message.prefill_budget
+        self.grants, self.budget, self.hold_seconds = message.order, message.prefill_budget, message.hold_seconds
         for grant in message.order:
             sequence = self._sequences.get(grant.seq)
             if sequence is not None:

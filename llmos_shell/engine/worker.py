@@ -111,7 +111,7 @@ def _steps(engine: Engine, loop: Loop, channel: Channel, messages: list[abi.ToWo
             for report in loop.handle(message):
                 channel.send(report)
         for report in loop.step() if loop.ready else ():
-            (channel.send if _urgent(report) else channel.hold)(report)
+            channel.hold(report, 0.0 if _urgent(report) else loop.hold_seconds)
         stats.tell(idle=not loop.ready)
         if not loop.ready:
             channel.flush()

@@ -98,7 +98,14 @@ async def follow(context: Context, args: abi.Follow) -> None:
     process = await context.core.recall(args.pid)
     if process.kind is Kind.SESSION:
         raise LlmosError(Code.EINVAL, f"{args.pid} is a session, which has no output", pid=args.pid)
-    await Follower(context, process, args).run()
+    conductor = context.core.residency.find(process.model)
+    process.readers += 1
+    if conductor is not None:
+        conductor.planner.replan()
+    try:
+        await Follower(context, process, args).run()
+    finally:
+        process.readers -= 1
 
 
 async def limits(context: Context, args: abi.SetLimits) -> abi.Nothing:
