@@ -26,15 +26,18 @@ _DEFAULTS = (signal.SIGQUIT, signal.SIGTERM, signal.SIGTTIN, signal.SIGTTOU, sig
 
 
 def bind_editor(keys: KeyBindings, suffix: str) -> None:
-    """Binds Ctrl-X Ctrl-E: the text being typed is edited in a file whose name ends in `suffix`, and comes back.
+    """Binds Ctrl-X Ctrl-E, and `v` of vi's keys: the text being typed is edited in a file, and comes back.
 
-    It stays at the prompt, to be looked at; what goes wrong is said above it, and leaves it as it was.
+    The file's name ends in `suffix`. The text stays at the prompt, to be looked at; what goes wrong is said above it,
+    and leaves it as it was.
     """
     from prompt_toolkit.application import run_in_terminal
     from prompt_toolkit.document import Document
+    from prompt_toolkit.filters import vi_navigation_mode
     from prompt_toolkit.key_binding import KeyPressEvent
 
     @keys.add("c-x", "c-e")
+    @keys.add("v", filter=vi_navigation_mode)
     def _(event: KeyPressEvent) -> None:
         buffer = event.current_buffer
 

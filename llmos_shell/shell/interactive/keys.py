@@ -9,13 +9,15 @@ from prompt_toolkit.application.current import get_app
 from prompt_toolkit.buffer import Buffer
 from prompt_toolkit.document import Document
 from prompt_toolkit.enums import DEFAULT_BUFFER
-from prompt_toolkit.filters import Condition, has_focus, is_searching, vi_navigation_mode
+from prompt_toolkit.filters import Condition, emacs_mode, has_focus, is_searching, vi_navigation_mode
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.search import accept_search
 from prompt_toolkit.validation import ValidationError
 
 from llmos_shell.shell.interactive.bang import NoSuchEntry, expand_history
+from llmos_shell.shell.interactive.editor import bind_editor
 from llmos_shell.shell.interactive.history import History
+from llmos_shell.shell.interactive.tabbing import press_tab
 
 _WORD = re.compile(r"\s*[^\s/]*(?:/|\s+|\Z)")
 
@@ -26,6 +28,8 @@ def make_keys(check: Callable[[str], str], history: History) -> KeyBindings:
     _bind_enter(keys, check, history)
     _bind_search(keys, check, history)
     _bind_suggestion(keys)
+    bind_editor(keys, ".llmsh")
+    keys.add("tab", filter=has_focus(DEFAULT_BUFFER) & ~vi_navigation_mode)(press_tab)
 
     @keys.add("c-z", filter=has_focus(DEFAULT_BUFFER))
     def _(event: KeyPressEvent) -> None:
@@ -39,7 +43,7 @@ def _bind_enter(keys: KeyBindings, check: Callable[[str], str], history: History
     def _(event: KeyPressEvent) -> None:
         _enter(event.current_buffer, check, history)
 
-    @keys.add("escape", "enter", filter=has_focus(DEFAULT_BUFFER))
+    @keys.add("escape", "enter", filter=has_focus(DEFAULT_BUFFER) & emacs_mode)
     def _(event: KeyPressEvent) -> None:
         event.current_buffer.newline(copy_margin=False)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from io import TextIOWrapper
 
 from llmos_shell.shell.interactive.history import open_history
 from llmos_shell.shell.interactive.prompt import without_sequences
@@ -15,6 +16,8 @@ from llmos_shell.shell.interpreter.shell import Shell
 
 def run_plain(options: Mapping[str, bool] | None = None) -> int:
     """Reads lines until the end of input or `exit`; returns the exit status."""
+    if isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")
     shell = Shell(interactive=True, name="llmos", options=options)
     history = open_history(shell.get("HISTSIZE"))
     prompter = Prompter(shell, history)

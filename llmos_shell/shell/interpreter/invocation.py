@@ -85,7 +85,7 @@ def run_invocation(words: Sequence[str]) -> int:
 
 def run_terminal(options: dict[str, bool]) -> int:
     """What is typed."""
-    if os.environ.get("TERM", "") in ("", "dumb") or not sys.stdin.isatty():
+    if os.environ.get("TERM", "") in ("", "dumb") or not (sys.stdin.isatty() and sys.stdout.isatty()):
         from llmos_shell.shell.interactive.plain import run_plain
 
         return run_plain(options)

@@ -173,7 +173,7 @@ class Shell(Executor):
         """
         if self.exited is not None:
             return self.exited
-        typed = self.interactive and not name
+        typed, warned = self.interactive and not name, self.warned_of_jobs
         if typed:
             self.failures.begin()
         try:
@@ -197,6 +197,8 @@ class Shell(Executor):
             self._tested = 0
         if typed:
             self.failures.end(text, self.last_status)
+            if warned and text.split()[:1] != ["jobs"]:  # another command came in between
+                self.warned_of_jobs = False
         return self.last_status
 
     def run_program(self, text: str, name: str, *, ask: bool = False, first_line: int = 1) -> int:

@@ -14,6 +14,12 @@ IGNORED = (signal.SIGTTOU, signal.SIGTTIN, signal.SIGQUIT, signal.SIGTERM)
 """What an interactive shell ignores and the programs it starts do not. (SIGTSTP is caught.)"""
 
 
+_LEAVE_SCREEN = (
+    "\x1b[?1049l\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?1l\x1b>\x1b[?25h\x1b[0m\x0f\x1b7\x1b[r\x1b8"
+)
+"""Undoes what full-screen programs do: other screen, mouse, keypad, hidden cursor, colours, character set, margins."""
+
+
 class Terminal:
     """Takes the terminal for this process's group, lends it to jobs, and takes it back."""
 
@@ -61,11 +67,19 @@ class Terminal:
             self._lent = False
         try:
             if restore_modes:
+                self._leave_screen()
                 self._termios.tcsetattr(self._fd, self._termios.TCSADRAIN, self._modes)
             else:
                 self._modes = self._termios.tcgetattr(self._fd)
         except self._termios.error:
             pass
+
+    def _leave_screen(self) -> None:
+        """Undoes what a program did that reads key by key, as full-screen programs do, and was killed."""
+        canonical = self._termios.ICANON
+        if self._modes[3] & canonical and not self._termios.tcgetattr(self._fd)[3] & canonical:
+            with contextlib.suppress(OSError):
+                os.write(self._fd, _LEAVE_SCREEN.encode())
 
     def stoppable(self) -> _Stoppable:
         """Inside this context Ctrl-Z raises `StopRequested`; elsewhere it does nothing."""

@@ -25,7 +25,7 @@ class Terminal:
         self.screen = pyte.Screen(columns or 80, lines or 24)
         self.stream = pyte.ByteStream(self.screen)
 
-    def type(self, text: str) -> None:
+    def type(self, text: str | bytes) -> None:
         self.child.send(text)
 
     def resize(self, columns: int, lines: int) -> None:
@@ -38,7 +38,7 @@ class Terminal:
     def text(self) -> str:
         return "\n".join(self.lines())
 
-    def wait(self, what: Callable[[str], object], seconds: float = 30.0) -> str:
+    def wait(self, what: Callable[[str], object], seconds: float = 8.0) -> str:
         """Feeds the screen until `what` holds of its text."""
         while not what(self.text()):
             try:
