@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from llmos_shell.abi.types import Signal
-from llmos_shell.shell.command import Args, Command, Operand, Option, UsageError
+from llmos_shell.shell.command import Args, Command, Manual, Operand, Option, UsageError
 
 SIGNAL_NUMBERS = {
     1: Signal.HUP,
@@ -42,8 +42,10 @@ def parse_args(command: Command, words: Sequence[str]) -> Args:
     return args
 
 
-def usage(command: Command) -> str:
+def usage(command: Manual) -> str:
     """One line, e.g. `kill [-s SIGNAL] PID…`."""
+    if command.synopsis:
+        return command.synopsis[0]
     parts = [command.name]
     for option in command.options:
         flag = option.flags[0]
@@ -129,6 +131,7 @@ CONVERTERS: dict[str, tuple[Callable[[str], Any], str]] = {
     "target": (str, "a PID or a job"),
     "policy": (str, "a scheduling policy"),
     "syscall": (str, "a syscall"),
+    "page": (str, "a command or a topic"),
 }
 """Types of options and operands: how to read one, and what to call it in an error."""
 

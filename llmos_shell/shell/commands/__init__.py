@@ -30,7 +30,8 @@ MODULES: dict[str, tuple[str, ...]] = {
     "system": ("status", "dmesg", "daemon", "sched"),
     "prefix": ("nice", "nohup", "time"),
     "scripts": ("fmt",),
-    "session": ("help", "history", "version", "exit"),
+    "session": ("history", "version", "exit"),
+    "manual": ("help", "man", "apropos", "whatis"),
 }
 """Which module of this package holds which commands."""
 
@@ -94,8 +95,9 @@ def _arguments(command: Command, words: Sequence[str], context: Context) -> Args
     try:
         return parse_args(command, words)
     except HelpRequested:
-        from llmos_shell.shell.helptext import render_help
+        from llmos_shell.shell.manpage import render_help
+        from llmos_shell.shell.tables import style_of
 
-        context.out.write(render_help(command))
+        context.out.write(render_help(command, style_of(context)))
         context.out.flush()
         raise HelpShown from None

@@ -1,4 +1,4 @@
-"""`help`, `history`, `version` and `exit`."""
+"""`history`, `version` and `exit`."""
 
 from __future__ import annotations
 
@@ -11,59 +11,6 @@ from llmos_shell.shell.command import Args, Command, Context, Operand, Option, U
 
 if TYPE_CHECKING:
     from llmos_shell.shell.interactive.history import History
-
-FAMILIES = {
-    "models": "Models and prompts",
-    "processes": "Processes",
-    "shell": "The shell",
-    "system": "The system",
-}
-"""Headings of `help`, in this order."""
-
-
-def _help(context: Context, args: Args) -> int:
-    if not args.COMMAND:
-        context.out.write(overview())
-    for name in args.COMMAND:
-        context.out.write(_page(name))
-    return 0
-
-
-def _page(name: str) -> str:
-    """Help on one word. Raises ENOENT when it is no command."""
-    from llmos_shell.shell import commands
-    from llmos_shell.shell.helptext import render_help
-    from llmos_shell.shell.interpreter.language_help import LANGUAGE, render_language_help
-
-    command = commands.find(name)
-    if command is not None:
-        return render_help(command)
-    if name in LANGUAGE:
-        return render_language_help(name)
-    from shutil import which
-
-    if which(name):
-        return f"`{name}` is a program of this computer, not of llmos: try `{name} --help` or `man {name}`\n"
-    from llmos_shell.shell.direct import unknown_command
-
-    raise LlmosError(Code.ENOENT, f"{name}: {unknown_command(name)}")
-
-
-def overview() -> str:
-    """All commands with their summaries, by family."""
-    from textwrap import fill
-
-    from llmos_shell.shell import commands
-    from llmos_shell.shell.interpreter.language_help import LANGUAGE
-
-    found = [command for command in map(commands.find, commands.names()) if command is not None]
-    lines = ["`help COMMAND` or `COMMAND --help` says more; `? how do I …` asks the assistant.", ""]
-    for family, heading in FAMILIES.items():
-        lines.append(f"{heading}:")
-        lines += [f"  {command.name:<10} {command.summary}" for command in found if command.family == family]
-        lines.append("")
-    language = fill(" ".join(LANGUAGE), 90, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
-    return "\n".join([*lines, "The language:", language, ""])
 
 
 def _history(context: Context, args: Args) -> int:
@@ -126,13 +73,6 @@ def _exit(context: Context, args: Args) -> int:
 
 
 COMMANDS = (
-    Command(
-        "help",
-        "explain a command, or list all",
-        _help,
-        family="shell",
-        operands=(Operand("COMMAND", "commands to explain", "command", required=False, many=True),),
-    ),
     Command(
         "history",
         "show what was typed",

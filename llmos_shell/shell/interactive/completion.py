@@ -34,7 +34,6 @@ _LANGUAGE = {
     "pushd": "folder",
     "rmdir": "folder",
     "which": "runnable",
-    "man": "runnable",
 }
 """Kinds of the operands of commands that have no declaration."""
 

@@ -123,6 +123,15 @@ def own_commands(place: Place, world: World) -> Iterator[Candidate]:
         yield candidate(place, name, builtins[name])
 
 
+def pages(place: Place, world: World) -> Iterator[Candidate]:
+    """What there is a manual of: commands and topics."""
+    from llmos_shell.shell.topics import NAMES
+
+    known = {**dict.fromkeys(NAMES, "topic"), **world.builtins()}
+    for name in fitting(sorted(known), place.word):
+        yield candidate(place, name, known[name])
+
+
 def functions(place: Place, world: World) -> Iterator[Candidate]:
     """Functions."""
     yield from choices(place, sorted(world.functions()))
@@ -295,6 +304,7 @@ OFFERS: dict[str, Offer] = {
     "policy": policies,
     "syscall": syscalls,
     "command": own_commands,
+    "page": pages,
     "runnable": command_words,
     "function": functions,
     "alias": aliases,

@@ -183,7 +183,7 @@ def _summaries() -> dict[str, str]:
     from llmos_shell.shell.interpreter.builtins import all_names
     from llmos_shell.shell.interpreter.language_help import LANGUAGE
 
-    found = {name: LANGUAGE.get(name, ("", "part of the language"))[1] for name in all_names()}
+    found = {name: LANGUAGE[name].summary if name in LANGUAGE else "" for name in all_names()}
     for name in found:
         command = find_command(name)
         if command is not None:

@@ -46,6 +46,9 @@ DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
 FIRST_NAMED = 10
 """The lowest descriptor that `{name}>file` takes."""
 
+_TAKE_ANYTHING = frozenset({"echo", "test", "[", ":", "true", "false", "kill", "let"})
+"""Built-ins for which `--help` is a word like any other, or which leave it to another command."""
+
 _DECLARATIONS = frozenset({*DECLARATIONS, "alias"})
 
 
@@ -481,6 +484,10 @@ class Executor(ExpansionEnvironment):
 
     def _run_builtin(self, builtin: Builtin, words: list[str]) -> int:
         try:
+            if len(words) == 2 and words[1] == "--help" and words[0] not in _TAKE_ANYTHING:
+                from llmos_shell.shell.interpreter.language_help import write_help
+
+                return write_help(self.shell, words[0])
             return builtin(self.shell, words)
         except BrokenPipeError:
             return self.lost_reader()

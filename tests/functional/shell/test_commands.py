@@ -109,7 +109,7 @@ def test_help_and_version(llmos: Any) -> None:
 
 HEAVY = (
     "asyncio argparse dataclasses json numpy prompt_toolkit rich subprocess torch difflib llmos_shell.lang "
-    "llmos_shell.shell.interpreter.shell llmos_shell.shell.helptext"
+    "llmos_shell.shell.interpreter.shell llmos_shell.shell.manpage"
 )
 
 

@@ -1,0 +1,36 @@
+"""Long texts on a terminal: through the user's pager."""
+
+from __future__ import annotations
+
+import os
+from shutil import which
+
+from llmos_shell.shell.command import Context
+
+_LESS = "less -Ri"
+"""`-R` shows colours; `-i` searches without regard to case unless capitals are typed."""
+
+
+def show(context: Context, text: str) -> None:
+    """Shows a text page by page, where there are a terminal and a pager; else writes it as it is."""
+    pager = _pager(context)
+    if pager is None or context.background or not context.is_terminal() or os.environ.get("TERM", "dumb") == "dumb":
+        context.out.write(text)
+        return
+    import tempfile
+    from shlex import quote
+
+    context.out.flush()
+    with tempfile.NamedTemporaryFile("w", prefix="llmos-", encoding="utf-8", errors="replace") as file:
+        file.write(text)
+        file.flush()
+        context.shell.run_host(["sh", "-c", f"{pager} < {quote(file.name)}"], context)
+
+
+def _pager(context: Context) -> str | None:
+    """The pager's command line."""
+    for name in ("MANPAGER", "PAGER"):
+        chosen = (context.shell.get(name) or "").strip()
+        if chosen:
+            return _LESS if chosen == "less" else chosen
+    return next((command for command in (_LESS, "more") if which(command.split()[0])), None)
