@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from itertools import zip_longest
 from textwrap import wrap
 
 from msgspec import Struct
@@ -59,6 +60,7 @@ Block = Heading | Paragraph | Code | Bullets | Table | Terms
 
 INDENT = 4
 _TERM_COLUMN = 24
+_TABLE_COLUMN = 12  # the least width of a column whose cells are wrapped
 _LINK = re.compile(r"\[([^]]+)\]\([^)\s]+\)")
 _CODE = re.compile(r"`([^`]+)`")
 
@@ -207,17 +209,26 @@ def _term(term: str, text: str, width: int, style: Style) -> list[str]:
 
 
 def _table(block: Table, width: int, style: Style) -> list[str]:
-    """Columns side by side; the last one is wrapped."""
+    """Columns side by side, their cells wrapped where they are too wide together."""
     rows = [tuple(_LINK.sub(r"\1", cell).replace("`", "") for cell in row) for row in (block.header, *block.rows)]
-    widths = [max(display_width(row[column]) for row in rows) for column in range(len(block.header) - 1)]
-    left = sum(widths) + 2 * len(widths)
+    widths = _column_widths(rows, width)
     lines: list[str] = []
     for number, row in enumerate(rows):
-        cells = "".join(cell + " " * (size - display_width(cell) + 2) for cell, size in zip(row, widths, strict=False))
-        last = wrap(row[-1], max(width - left, 20), break_long_words=False, break_on_hyphens=False) or [""]
-        shown = [cells + last[0], *(" " * left + line for line in last[1:])]
-        lines += [style.paint(line.rstrip(), "bold") for line in shown] if number == 0 else shown
+        cells = [wrap(cell, size, break_on_hyphens=False) or [""] for cell, size in zip(row, widths, strict=True)]
+        for parts in zip_longest(*cells, fillvalue=""):
+            padded = "  ".join(
+                part + " " * (size - display_width(part)) for part, size in zip(parts, widths, strict=True)
+            )
+            lines.append(style.paint(padded.rstrip(), "bold") if number == 0 else padded.rstrip())
     return lines
+
+
+def _column_widths(rows: Sequence[tuple[str, ...]], width: int) -> list[int]:
+    """As wide as their cells; the widest are made narrower until all fit."""
+    widths = [max(display_width(row[column]) for row in rows) for column in range(len(rows[0]))]
+    while sum(widths) + 2 * (len(widths) - 1) > width and max(widths) > _TABLE_COLUMN:
+        widths[widths.index(max(widths))] -= 1
+    return widths
 
 
 # -- as Markdown -----------------------------------------------------------------------------------------------------

@@ -65,16 +65,15 @@ def overview(style: Style = Style()) -> str:  # noqa: B008 - immutable
         lines.append("")
     lines += [style.paint("The language:", "bold"), *_words(sorted(LANGUAGE)), ""]
     lines += [style.paint("Topics:", "bold"), *_words(topics.NAMES), ""]
-    lines.append(
-        "`help NAME` says more, `man NAME` says all; `apropos WORD` searches; `? how do I …` asks the assistant."
-    )
+    lines.append("`help NAME` says more, `man NAME` says all, and `apropos WORD` searches.")
+    lines.append("`? how do I …` asks the assistant; `?` alone explains what went wrong last.")
     return "\n".join(lines) + "\n"
 
 
 def _words(names: Sequence[str]) -> list[str]:
     from textwrap import wrap
 
-    return [f"  {line}" for line in wrap(" ".join(names), 90, break_on_hyphens=False)]
+    return [f"  {line}" for line in wrap(" ".join(names), 77, break_on_hyphens=False)]
 
 
 def _rewrite_man(words: Sequence[str]) -> list[str]:

@@ -176,6 +176,7 @@ COMMANDS = (
             "Ctrl-C sends: a generation ends and keeps its text, a conversation only ends its turn. STOP pauses, CONT "
             "continues."
         ),
+        see_also=("stop", "signals"),
         examples=(Example("kill 12", "ask process 12 to end"), Example("kill -9 %1", "end job 1 whatever it does")),
     ),
     Command(

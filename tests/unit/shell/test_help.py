@@ -62,7 +62,7 @@ def test_every_word_of_the_language_has_a_manual() -> None:
     assert set(BUILTINS) <= {*LANGUAGE, *commands.names()}
     assert set(LANGUAGE) <= set(BUILTINS), "a manual of something that is not there"
     assert set(HELP_TOPICS) <= {*LANGUAGE, *commands.names(), "ls", "cat"}
-    assert max(map(len, overview().splitlines())) <= 100
+    assert max(map(len, overview().splitlines())) <= 80
 
 
 # -- the commands ---
