@@ -305,6 +305,18 @@ class Pipeline(Node):
         self.offset = offset
 
 
+class Timed(Node):
+    """`time body`, `portable` with `-p`; the body is a pipeline, or nothing."""
+
+    __slots__ = ("body", "portable")
+    fields = ("body", "portable")
+
+    def __init__(self, body: Command | None, portable: bool = False, offset: int = 0) -> None:
+        self.body = body
+        self.portable = portable
+        self.offset = offset
+
+
 class Redirected(Node):
     """A compound command with redirections."""
 
@@ -529,6 +541,7 @@ Command = (
     | Background
     | AndOr
     | Pipeline
+    | Timed
     | Redirected
     | Group
     | Subshell

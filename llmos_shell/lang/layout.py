@@ -142,11 +142,11 @@ class _LayoutParser(Parser):
         return command
 
     def _advance_to_command(self) -> None:
-        end = self.position
-        if self.kind == OPERATOR:
+        end, joins = self.position, self.kind == OPERATOR  # `!` does not
+        if joins:
             self.record.joints.add(self.start)
         super()._advance_to_command()
-        if not self._broken and "\n" in self.text[end : self.start]:
+        if joins and not self._broken and "\n" in self.text[end : self.start]:
             self._broken = end
 
     def read_redirect(self) -> RedirectNode:
@@ -245,7 +245,7 @@ class _Writer:
 
     def _add_comment(self, comment: str, offset: int) -> None:
         line = self._lines[-1]
-        line.comment = comment.rstrip()
+        line.comment = comment.rstrip(" \t")
         if not line.code:
             line.indent = self._level(offset)
 

@@ -30,6 +30,7 @@ from llmos_shell.lang.ast import (
     Sequence,
     Simple,
     Tilde,
+    Timed,
     Word,
 )
 from llmos_shell.lang.compound import CLOSING, FUNCTION_NAME, REDIRECTS, RESERVED, CompoundParser
@@ -49,6 +50,8 @@ _BRACKET_END = re.compile(r"\](\+?)=")
 DECLARATIONS = frozenset({"declare", "typeset", "local", "export", "readonly"})
 """Commands whose arguments may be assignments."""
 
+_ENDS_PIPELINE = frozenset({";", "&", "&&", "||", "|"})
+_DEFINES = re.compile(r"[ \t]*\([ \t]*\)")
 _ASK = re.compile(r"[ \t]*\?([^\n]*)")
 _TILDES = re.compile(r"(?:(?<=:)|\A)~([A-Za-z_][A-Za-z0-9_.-]*)?(?=[/:]|\Z)")
 
@@ -90,6 +93,7 @@ class Parser(CompoundParser):
         super().__init__(source, source.text if text is None else text, position, base, depth, more)
         self._ask = ask
         self._aliases = aliases
+        self._alias_next = 0  # where the word stands that an alias ending in a blank lets be one too
         self._alias_ends: dict[str, int] = {}  # where the text that an alias gave ends; until there it is not replaced
         self._nul = self.text.find("\0", position) if depth == 0 else -1
 
@@ -211,6 +215,8 @@ class Parser(CompoundParser):
             self.fail(f"no command after `{operator}`", at, incomplete=True)
 
     def _pipeline(self) -> Command:
+        if self.value == "time" and self.kind == WORD and not _DEFINES.match(self.text, self.position):
+            return self._timed()
         start, negated = self.start, False
         while self.value == "!" and self.kind == WORD:
             negated = not negated
@@ -225,6 +231,19 @@ class Parser(CompoundParser):
             self._advance_to_command()
             commands.append(self.read_command())
         return Pipeline(commands, negated, start + self.base)
+
+    def _timed(self) -> Command:
+        """`time` before a pipeline, or alone."""
+        start, portable = self.start, False
+        self.enter(start)
+        self.advance()
+        if self.value == "-p" and self.kind == WORD:
+            portable = True
+            self.advance()
+        ends = self.kind in (NEWLINE, EOF) or (self.kind == OPERATOR and self.value in _ENDS_PIPELINE)
+        body = None if ends or self._at_end_of_list() else self._pipeline()
+        self.depth -= 1
+        return Timed(body, portable, start + self.base)
 
     def read_command(self) -> Command:
         """A simple or compound command."""
@@ -253,6 +272,9 @@ class Parser(CompoundParser):
         if self._aliases:
             self._expand_alias()
         while True:
+            if self._alias_next and self.start >= self._alias_next:
+                self._alias_next = 0
+                self._expand_alias()
             if self.kind == WORD:
                 word = self.word
                 assert word is not None
@@ -362,6 +384,8 @@ class Parser(CompoundParser):
             grown = len(text) + 1 - len(name)
             self._alias_ends = {key: end + grown for key, end in self._alias_ends.items()}
             self._alias_ends[name] = self.start + len(text) + 1
+            if text[-1:] in (" ", "\t"):
+                self._alias_next = self._alias_ends[name]
             self.text = f"{self.text[: self.start]}{text} {self.text[self.start + len(name) :]}"
             self.source.replace(self.text)
             self.position = self.start

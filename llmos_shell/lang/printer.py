@@ -48,6 +48,7 @@ from llmos_shell.lang.ast import (
     TestUnary,
     TestWord,
     Tilde,
+    Timed,
     While,
     Word,
 )
@@ -88,7 +89,7 @@ class _Printer:
     def command(self, node: Command | Sequence, indent: str) -> str:
         """Text of a command, without indentation before its first line and without a newline at its end."""
         text: str = getattr(self, f"_{type(node).__name__.lower()}")(node, indent)
-        if not self._bodies or isinstance(node, Simple | Redirected | Pipeline | AndOr | Function):
+        if not self._bodies or isinstance(node, Simple | Redirected | Pipeline | Timed | AndOr | Function):
             return text
         return text + self._take_bodies()
 
@@ -145,6 +146,10 @@ class _Printer:
             text += f" |{self._break(indent)}" if index else ""
             text += self.command(command, indent)
         return text
+
+    def _timed(self, node: Timed, indent: str) -> str:
+        text = "time -p" if node.portable else "time"
+        return text if node.body is None else f"{text} {self.command(node.body, indent)}"
 
     def _break(self, indent: str) -> str:
         """What stands between an operator and the next command: a line break if here-documents are pending."""

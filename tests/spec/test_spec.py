@@ -116,5 +116,5 @@ def test_other_shell_agrees(case, tmp_path):
 
 def test_names_are_unique():
     assert len({(case.file, case.name) for case in CASES}) == len(CASES)
-    assert len(CASES) >= 120
+    assert len(CASES) >= 400
     assert os.path.exists(HERE / "driver.py")

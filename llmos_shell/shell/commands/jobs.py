@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,13 +11,14 @@ from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.syscalls import PROC_DETACH, Pid
 from llmos_shell.shell.command import Args, Command, Context, Example, Operand, Option
 from llmos_shell.shell.interpreter import bridge
-from llmos_shell.shell.interpreter.control import StopRequested
+from llmos_shell.shell.interpreter.control import StopRequested, WaitInterrupted
 from llmos_shell.shell.interpreter.jobs import Job, Jobs, ModelMember, ThreadMember
 from llmos_shell.shell.interpreter.pipelines import continue_in_foreground, suspend, wait_foreground
 
 if TYPE_CHECKING:
     from llmos_shell.shell.interpreter.shell import Shell
 
+_POLL_SECONDS = 0.02
 _SPEC = "`%1`, `%%` (the current one), `%-`, `%name` or a PID"
 
 
@@ -142,15 +145,35 @@ def _followed(shell: Shell, member: Any) -> Any:
 
 def _wait(context: Context, args: Args) -> int:
     shell = _shell(context)
-    jobs = shell.jobs()
-    if not args.TARGET:
+    shell.waiting = threading.current_thread() is threading.main_thread()
+    try:
+        if args.next:
+            return _wait_next(context, shell, args.TARGET)
+        if not args.TARGET:
+            for job in shell.jobs():
+                _wait_for(shell, job)
+            shell.jobs().forget_untold()
+            return 0
+        return [_wait_one(context, shell, spec) for spec in args.TARGET][-1]
+    except WaitInterrupted as signal:
+        return 128 + signal.number
+    finally:
+        shell.waiting = False
+
+
+def _wait_next(context: Context, shell: Shell, specs: Sequence[str]) -> int:
+    """Waits for whichever of the jobs ends first; 127 if there is none."""
+    untold = None if specs else shell.jobs().next_untold()
+    if untold is not None:
+        return untold
+    jobs = _select(context, specs) if specs else list(shell.jobs())
+    while jobs:
         for job in jobs:
-            _wait_for(shell, job)
-        return 0
-    status = 0
-    for spec in args.TARGET:
-        status = _wait_one(context, shell, spec)
-    return status
+            _refresh(shell, job)
+            if job.done:
+                return _wait_for(shell, job)
+        time.sleep(_POLL_SECONDS)
+    return 127
 
 
 def _wait_one(context: Context, shell: Shell, spec: str) -> int:
@@ -236,8 +259,12 @@ COMMANDS = (
         "wait until jobs or processes have ended",
         _wait,
         family="shell",
+        options=(Option(("-n", "--next"), "wait for whichever ends first"),),
         operands=(Operand("TARGET", f"{_SPEC}; none: all jobs of this shell", "target", required=False, many=True),),
-        description="The exit status is that of the last one; 127 if there is no such job.",
+        description=(
+            "The exit status is that of the last one; 127 if there is no such job. A signal with a `trap` ends the "
+            "waiting, with 128 and its number."
+        ),
         examples=(Example("wait %1", "the first job"), Example("wait 12", "a process, also of another shell")),
     ),
     Command(

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from llmos_shell.abi.errors import LlmosError
 from llmos_shell.abi.syscalls import PROC_INFO, Pid
 from llmos_shell.abi.types import ProcessInfo
 from llmos_shell.shell.command import Args, Command, Context, Example, Operand, Option, UsageError
 from llmos_shell.shell.tables import duration
+
+if TYPE_CHECKING:
+    from llmos_shell.ipc.client import Client
 
 _COMMAND = (Operand("COMMAND", "a command and its arguments", "command", many=True),)
 
@@ -51,23 +55,29 @@ def _time(context: Context, args: Args) -> int:
 
 def _report(context: Context, seconds: float, pids: Sequence[int]) -> None:
     """Writes elapsed time and, of model processes, what they used."""
-    lines = [f"real    {duration(seconds)} s"]
-    processes = [process for process in (_describe(context, pid) for pid in pids) if process is not None]
-    if processes:
-        generated = sum(process.generated_tokens for process in processes)
-        prompt = sum(process.prompt_tokens for process in processes)
-        reused = sum(process.reused_tokens for process in processes)
-        first = processes[0].first_token_seconds
-        lines.append(f"device  {duration(sum(process.device_seconds for process in processes))} s")
-        lines.append(f"tokens  {generated} generated, {prompt} of prompt ({reused} reused)")
-        if first is not None:
-            lines.append(f"first   {first:.3f} s to the first token")
+    lines = [f"real    {duration(seconds)} s", *(describe_usage(context.client, pids) if pids else [])]
     print("\n".join(lines), file=context.err, flush=True)
 
 
-def _describe(context: Context, pid: int) -> ProcessInfo | None:
+def describe_usage(client: Client, pids: Sequence[int]) -> list[str]:
+    """What model processes used, in lines."""
+    processes = [process for process in (_describe(client, pid) for pid in pids) if process is not None]
+    if not processes:
+        return []
+    generated = sum(process.generated_tokens for process in processes)
+    prompt = sum(process.prompt_tokens for process in processes)
+    reused = sum(process.reused_tokens for process in processes)
+    first = processes[0].first_token_seconds
+    lines = [
+        f"device  {duration(sum(process.device_seconds for process in processes))} s",
+        f"tokens  {generated} generated, {prompt} of prompt ({reused} reused)",
+    ]
+    return lines if first is None else [*lines, f"first   {first:.3f} s to the first token"]
+
+
+def _describe(client: Client, pid: int) -> ProcessInfo | None:
     try:
-        process: ProcessInfo = context.client.call(PROC_INFO, Pid(pid))
+        process: ProcessInfo = client.call(PROC_INFO, Pid(pid))
     except LlmosError:
         return None
     return process

@@ -126,6 +126,9 @@ class _Tracked:
 
     def add(self, pid: int) -> None:
         self.pids.append(pid)
+        for timer in self._shell.timers:
+            if pid not in timer:  # a command that runs another one announces its processes again
+                timer.append(pid)
         self._shell.session().own(pid)
         if self._shell.member is not None:
             self._shell.member.track(pid)

@@ -31,8 +31,9 @@ def write(shell: Shell, text: str) -> int:
 
 
 def usage(shell: Shell, words: list[str], message: str) -> int:
-    """Says how a command was misused; status 2."""
-    return shell.complain(f"{words[0]}: {message}", 2)
+    """Says how a command was misused; status 2, and the end of a script if it is a special one."""
+    status = shell.complain(f"{words[0]}: {message}", 2)
+    return shell.misused(status) if words[0] in SPECIAL else status
 
 
 def quoted(text: str) -> str:
@@ -177,7 +178,7 @@ def _shift(shell: Shell, words: list[str]) -> int:
     if count is None or count < 0:
         return 2
     if count > len(shell.parameters):
-        return shell.complain(f"shift: there are only {len(shell.parameters)} parameters", 2)
+        return usage(shell, words, f"there are only {len(shell.parameters)} parameters")
     shell.parameters = shell.parameters[count:]
     return 0
 
@@ -213,63 +214,6 @@ def _show_options(shell: Shell, as_commands: bool) -> int:
         on = getattr(shell.options, name)
         lines.append(f"set {'-' if on else '+'}o {name}\n" if as_commands else f"{name:<12} {'on' if on else 'off'}\n")
     return write(shell, "".join(lines))
-
-
-# -- folders ---------------------------------------------------------------------------------------------------------
-
-
-def _cd(shell: Shell, words: list[str]) -> int:
-    arguments, physical = words[1:], False
-    while arguments and arguments[0] in ("-P", "-L", "--"):
-        physical = arguments.pop(0) == "-P"
-    if len(arguments) > 1:
-        return usage(shell, words, "too many arguments")
-    target = arguments[0] if arguments else shell.lookup("HOME") or ""
-    if not target:
-        return shell.complain("cd: HOME is not set", 1)
-    show = target == "-"
-    if show:
-        target = shell.lookup("OLDPWD") or ""
-        if not target:
-            return shell.complain("cd: OLDPWD is not set", 1)
-    here = shell.lookup("PWD") or os.getcwd()
-    place = os.path.normpath(os.path.join(here, target))
-    if place.startswith("//"):
-        place = place[1:]
-    try:
-        shell.folder.change_folder(target if physical else place)
-    except OSError as error:
-        return shell.complain(f"cd: {target}: {(error.strerror or str(error)).lower()}", 1)
-    except ValueError:
-        return shell.complain("cd: the name holds a NUL character", 1)
-    shell.assign("OLDPWD", here)
-    shell.assign("PWD", os.getcwd() if physical else place)
-    return write(shell, f"{place}\n") if show else 0
-
-
-def _pwd(shell: Shell, words: list[str]) -> int:
-    known = shell.lookup("PWD")
-    if "-P" in words[1:] or not known:
-        try:
-            known = os.getcwd()
-        except OSError:
-            return shell.complain("pwd: the working folder is gone", 1)
-    return write(shell, f"{known}\n")
-
-
-def _umask(shell: Shell, words: list[str]) -> int:
-    if len(words) < 2:
-        mask = os.umask(0)
-        os.umask(mask)
-        return write(shell, f"{mask:04o}\n")
-    try:
-        mask = int(words[1], 8)
-        if not 0 <= mask <= 0o777:
-            raise ValueError
-    except ValueError:
-        return usage(shell, words, f"{words[1]}: is no octal mask such as 022")
-    shell.folder.change_umask(mask)
-    return 0
 
 
 # -- traps -----------------------------------------------------------------------------------------------------------
@@ -308,6 +252,7 @@ SPECIAL = frozenset(
         "return",
         "set",
         "shift",
+        "times",
         "trap",
         "unset",
     )
@@ -322,19 +267,22 @@ BUILTINS: dict[str, Builtin] = {
     "source": _source,
     "break": _break,
     "continue": _break,
-    "cd": _cd,
+    "cd": _elsewhere("cd", "builtins_folders"),
     "eval": _eval,
     "exec": _exec,
     "exit": _exit,
     "export": _elsewhere("export", "builtins_variables"),
     "local": _elsewhere("local", "builtins_variables"),
-    "pwd": _pwd,
+    "pwd": _elsewhere("pwd", "builtins_folders"),
     "readonly": _elsewhere("readonly", "builtins_variables"),
     "return": _return,
     "set": _set,
     "shift": _shift,
     "trap": _trap,
-    "umask": _umask,
+    "umask": _elsewhere("umask", "builtins_folders"),
+    "times": _elsewhere("times", "timing"),
+    "ulimit": _elsewhere("ulimit", "builtins_limits"),
+    "fc": _elsewhere("fc", "builtins_history"),
     "unset": _elsewhere("unset", "builtins_variables"),
     "declare": _elsewhere("declare", "builtins_variables"),
     "typeset": _elsewhere("declare", "builtins_variables"),

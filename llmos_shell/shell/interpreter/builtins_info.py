@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from llmos_shell.lang.compound import RESERVED
 from llmos_shell.lang.printer import program_text
 from llmos_shell.shell.interpreter.builtins import BUILTINS, is_command, quoted, usage, write
 from llmos_shell.shell.interpreter.execution import DEFAULT_PATH
-from llmos_shell.shell.interpreter.hostproc import StartError, find_program, forget_programs
+from llmos_shell.shell.interpreter.hostproc import StartError, find_program, forget_programs, known_programs
 
 if TYPE_CHECKING:
     from llmos_shell.shell.interpreter.shell import Shell
@@ -23,7 +26,7 @@ def alias(shell: Shell, words: list[str]) -> int:
         if equals and name:
             shell.aliases[name] = value
         elif word in shell.aliases:
-            write(shell, f"alias {word}={quoted(shell.aliases[word])}\n")
+            write(shell, f"{word}={quoted(shell.aliases[word])}\n")
         else:
             status = shell.complain(f"alias: {word}: no such alias", 1)
     return status
@@ -67,9 +70,11 @@ def command(shell: Shell, words: list[str]) -> int:
             return shell.complain(str(error), error.status)
     saved = shell.functions
     shell.functions = {name: value for name, value in saved.items() if name != arguments[0]}
+    shell.ordinary += 1
     try:
         return shell.run_command(arguments)
     finally:
+        shell.ordinary -= 1
         shell.functions = {**saved, **shell.functions}
 
 
@@ -88,47 +93,72 @@ def _say_which(shell: Shell, names: list[str]) -> int:
 
 def find(shell: Shell, name: str) -> tuple[str, str]:
     """What a word means as a command: `alias`, `keyword`, `function`, `builtin`, `file` or nothing; and the details."""
-    if name in shell.aliases:
-        return "alias", shell.aliases[name]
-    if name in RESERVED:
-        return "keyword", ""
-    if name in shell.functions:
-        return "function", program_text(shell.functions[name][0])
-    if name in BUILTINS or is_command(name):
-        return "builtin", ""
-    try:
-        path = find_program(name, shell.lookup("PATH") or DEFAULT_PATH)
-        import os
+    return next(_meanings(shell, name), ("", ""))
 
-        return ("file", path) if os.access(path, os.X_OK) else ("", "")
-    except StartError:
-        return "", ""
+
+def find_all(shell: Shell, name: str) -> list[tuple[str, str]]:
+    """All that a word could mean, the first as it is."""
+    return list(_meanings(shell, name, everywhere=True))
+
+
+def _meanings(shell: Shell, name: str, *, everywhere: bool = False) -> Iterator[tuple[str, str]]:
+    if name in shell.aliases:
+        yield "alias", shell.aliases[name]
+    if name in RESERVED:
+        yield "keyword", ""
+    if name in shell.functions:
+        yield "function", program_text(shell.functions[name][0])
+    if name in BUILTINS or is_command(name):
+        yield "builtin", ""
+    path = shell.lookup("PATH") or DEFAULT_PATH
+    for folders in path.split(os.pathsep) if everywhere and "/" not in name else [path]:
+        try:
+            place = find_program(name, folders)
+        except StartError:
+            continue
+        if os.access(place, os.X_OK):
+            yield "file", place
 
 
 def type_(shell: Shell, words: list[str]) -> int:
-    """Says what words mean as commands; `-t` in one word."""
-    short, names = words[1:2] == ["-t"], words[1:]
+    """Says what words mean as commands: `-a` all that they could, `-t` in one word, `-p` only where programs are."""
+    names, letters = words[1:], set[str]()
+    while names and names[0][:1] == "-" and len(names[0]) > 1:
+        option = names.pop(0)
+        if option == "--":
+            break
+        letters |= set(option[1:])
+    if not letters <= set("atp"):
+        return usage(shell, words, f"-{min(letters - set('atp'))}: unknown option; -a, -t and -p are known")
     status = 0
-    for name in names[1:] if short else names:
-        kind, what = find(shell, name)
-        if not kind:
-            status = 1 if short else shell.complain(f"{words[0]}: {name}: not found", 1)
-        elif short:
-            write(shell, f"{kind}\n")
-        elif kind == "function":
-            write(shell, f"{name} is a function\n{what}")
-        elif kind == "alias":
-            write(shell, f"{name} is aliased to `{what}`\n")
-        else:
-            write(shell, f"{name} is {what or f'a shell {kind}'}\n")
+    for name in names:
+        found = find_all(shell, name) if "a" in letters else [find(shell, name)]
+        if not found or not found[0][0]:
+            status = 1 if letters & set("tp") else shell.complain(f"{words[0]}: {name}: not found", 1)
+        for kind, what in found:
+            write(shell, _description(name, kind, what, letters))
     return status
 
 
+def _description(name: str, kind: str, what: str, letters: set[str]) -> str:
+    if not kind or ("p" in letters and kind != "file"):
+        return ""
+    if letters & set("tp"):
+        return f"{what if 'p' in letters else kind}\n"
+    if kind == "function":
+        return f"{name} is a function\n{what}"
+    if kind == "alias":
+        return f"{name} is aliased to `{what}`\n"
+    return f"{name} is {what or f'a shell {kind}'}\n"
+
+
 def hash_(shell: Shell, words: list[str]) -> int:
-    """Forgets where programs are (`-r`); otherwise looks them up."""
+    """Shows where programs were found; `-r` forgets it; names are looked up."""
     if words[1:] == ["-r"]:
         forget_programs()
         return 0
+    if len(words) == 1:
+        return write(shell, "".join(f"{path}\n" for path in known_programs()))
     status = 0
     for name in words[1:]:
         if not find(shell, name)[0]:
@@ -198,8 +228,8 @@ def kill(shell: Shell, words: list[str]) -> int:
             job = shell.jobs().of_pid(int(target))
             if job is not None and int(target) in job.pids:
                 job = None  # a model process wins
-            elif job is None and int(target) == _own_pid():
-                signal.raise_signal(number)
+            elif job is None and int(target) == os.getpid():
+                signal.pthread_kill(threading.main_thread().ident or 0, number)  # which may be in `wait`
                 continue
         if job is None:
             others.append(target)
@@ -215,12 +245,6 @@ def kill(shell: Shell, words: list[str]) -> int:
         options = words[1 : len(words) - len(targets)]
         status = shell.run_llmos(["kill", *options, *others]) or status
     return status
-
-
-def _own_pid() -> int:
-    import os
-
-    return os.getpid()
 
 
 def _parse_kill(arguments: list[str]) -> tuple[int | None, list[str]]:

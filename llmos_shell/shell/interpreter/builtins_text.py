@@ -52,7 +52,7 @@ def unescape(text: str, *, zero: bool = True) -> tuple[bytes, bool]:
     return _ESCAPE.sub(replace, data), ended
 
 
-_DIRECTIVE = re.compile(rb"%(?:(%)|([-+ #0]*)(\*|[0-9]+)?(?:\.(\*|[0-9]*))?([diouxXeEfFgGcsbq]))")
+_DIRECTIVE = re.compile(rb"%(?:(%)|([-+ #0]*)(\*|[0-9]+)?(?:\.(\*|[0-9]*))?(.|\Z))", re.DOTALL)
 
 
 def printf(shell: Shell, words: list[str]) -> int:
@@ -123,6 +123,11 @@ class _Formatter:
                 return b"".join(out)
         return b"".join(out) + template[at:]
 
+    def _refuse(self, directive: bytes) -> bytes:
+        self._ended = True
+        self.status = self._shell.complain(f"printf: {directive.decode(errors='replace')}: unknown directive", 1)
+        return b""
+
     def _next(self) -> str | None:
         if self._at >= len(self._arguments):
             return None
@@ -130,12 +135,14 @@ class _Formatter:
         return self._arguments[self._at - 1]
 
     def _directive(self, match: re.Match[bytes]) -> bytes:
+        kind = match.group(5).decode("latin-1")
+        if not kind or kind not in "diouxXeEfFgGcsbq":
+            return self._refuse(match.group())
         flags = match.group(2).decode()
         width = self._size(match.group(3))
         precision = self._size(match.group(4)) if match.group(4) is not None else None
         if width is not None and width < 0:
             flags, width = f"{flags}-", -width
-        kind = match.group(5).decode()
         argument = self._next()
         if kind in "csbq":
             return self._text(kind, flags, width, precision, argument or "")
@@ -144,6 +151,9 @@ class _Formatter:
             number = self._integer(argument)
             if kind in "ouxX":
                 number &= 0xFFFFFFFFFFFFFFFF
+            if kind == "o" and "#" in flags:
+                digits = f"0{f'{number:o}'.rjust(precision or 0, '0').lstrip('0')}"
+                return (digits.ljust(width or 0) if "-" in flags else digits.rjust(width or 0)).encode()
             return (spec + ("d" if kind in "iu" else kind)).__mod__(number).encode()
         return (spec + kind).__mod__(self._float(argument)).encode()
 
@@ -160,7 +170,7 @@ class _Formatter:
 
             data = quote(argument).encode("utf-8", "surrogateescape")
         else:
-            data = (argument[:1] if kind == "c" else argument).encode("utf-8", "surrogateescape")
+            data = (argument[:1] or "\0" if kind == "c" else argument).encode("utf-8", "surrogateescape")
         if precision is not None:
             data = data[:precision]
         return data.ljust(width or 0) if "-" in flags else data.rjust(width or 0)

@@ -127,7 +127,8 @@ def _declare(shell: Shell, command: str, argument: str, options: _Options, local
     """Declares one variable, and gives it its value if there is one."""
     match = _ARGUMENT.match(argument)
     if match is None:
-        return shell.complain(f"{command}: {argument}: is no variable's name", 2 if command != "declare" else 1)
+        status = usage(shell, [command], f"{argument}: is no variable's name")
+        return 1 if command == "declare" else status
     name, index, append, value = match.groups()
     variables = shell.variables
     if local:

@@ -29,6 +29,13 @@ class LeaveLoop(ControlFlow):
         self.again = again  # `continue`: the outermost of them goes on
 
 
+class WaitInterrupted(ControlFlow):
+    """A signal with a trap came during `wait`. Raised by its handler in the main thread."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
 class StopRequested(ControlFlow):
     """Ctrl-Z while a built-in command runs in the foreground. Raised by the SIGTSTP handler in the main thread.
 

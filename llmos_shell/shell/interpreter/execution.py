@@ -73,6 +73,7 @@ class Executor(ExpansionEnvironment):
         self.folder = folders.Restore()
         self._calls = 0
         self._tested = 0  # inside a condition: `set -e` does not apply
+        self.ordinary = 0  # inside `command`: special built-ins are like others
         self._substituted: int | None = None  # status of the last command substitution
         self._processes: list[Process] = []  # process substitutions of the present command
         self.interrupted: Callable[[], None] | None = None
@@ -137,10 +138,25 @@ class Executor(ExpansionEnvironment):
             self._tested -= 1
 
     def _checked(self, status: int) -> int:
-        """Leaves the shell if `set -e` says so."""
-        if status and self.options.errexit and not self._tested:
-            raise ExitShell(status)
+        """Runs the ERR trap and leaves the shell if `set -e` says so."""
+        if status and not self._tested:
+            if "ERR" in self.traps:
+                self._run_pseudo_trap("ERR", status)
+            if self.options.errexit:
+                raise ExitShell(status)
         return status
+
+    def _run_pseudo_trap(self, name: str, status: int) -> None:
+        from llmos_shell.shell.interpreter.traps import run_pseudo_trap
+
+        self.last_status = status
+        run_pseudo_trap(self.shell, name)
+
+    def misused(self, status: int) -> int:
+        """A special built-in was used wrongly: a script or a subshell ends with it, unless it was run by `command`."""
+        if self.ordinary or (self.shell.interactive and not self.depth):
+            return status
+        raise ExitShell(status)
 
     def _pipeline(self, node: ast.Pipeline) -> int:
         from llmos_shell.shell.interpreter.pipelines import run_pipeline
@@ -149,6 +165,11 @@ class Executor(ExpansionEnvironment):
             command = node.commands[0] if len(node.commands) == 1 else ast.Pipeline(node.commands)
             return int(not self._condition(command))
         return self._checked(run_pipeline(self.shell, node))
+
+    def _timed(self, node: ast.Timed) -> int:
+        from llmos_shell.shell.interpreter.timing import run_timed
+
+        return run_timed(self.shell, node)
 
     def _background(self, node: ast.Background) -> int:
         from llmos_shell.shell.interpreter.pipelines import run_background
@@ -355,6 +376,8 @@ class Executor(ExpansionEnvironment):
     def _simple(self, node: ast.Simple) -> int:
         self.current = node
         self._substituted = None
+        if "DEBUG" in self.traps:
+            self._run_pseudo_trap("DEBUG", self.last_status)
         processes = len(self._processes)
         words: list[str] = []
         try:
@@ -382,10 +405,16 @@ class Executor(ExpansionEnvironment):
                 before = self.keep_files(redirection)
             return self._checked(self._run_simple(node, words))
         except RedirectError as error:
-            return self._checked(self.complain(str(error), 1))
+            return self._checked(self._not_redirected(error, words))
         finally:
             self.files = before
             redirection.close()
+
+    def _not_redirected(self, error: RedirectError, words: list[str]) -> int:
+        from llmos_shell.shell.interpreter.builtins import SPECIAL
+
+        status = self.complain(str(error), 1)
+        return self.misused(2) if words and words[0] in SPECIAL else status
 
     def keep_files(self, redirection: Redirection) -> Files:
         """Makes redirections permanent (`exec` without a command)."""
@@ -441,7 +470,9 @@ class Executor(ExpansionEnvironment):
         from shlex import quote
 
         pieces = [f"{name}={quote(value)}" for name, value in assignments] + [quote(word) for word in words]
-        self.say(f"+ {' '.join(pieces)}")
+        from llmos_shell.shell.interpreter.trace import prefix
+
+        self.say(f"{prefix(self.shell)}{' '.join(pieces)}")
 
     def run_command(self, words: list[str], assignments: dict[str, str] | None = None) -> int:
         """Runs a command given as words, wherever it is found."""
@@ -644,6 +675,7 @@ _HANDLERS: dict[type, Callable[[Any, Any], int]] = {
     ast.Sequence: Executor._sequence,
     ast.AndOr: Executor._and_or,
     ast.Pipeline: Executor._pipeline,
+    ast.Timed: Executor._timed,
     ast.Background: Executor._background,
     ast.Group: Executor._group,
     ast.Subshell: Executor._subshell,

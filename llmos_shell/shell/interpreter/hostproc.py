@@ -61,6 +61,11 @@ def forget_programs() -> None:
     _found.clear()
 
 
+def known_programs() -> list[str]:
+    """Where programs were found so far."""
+    return sorted(_found.values())
+
+
 def start(
     path: str,
     words: Sequence[str],

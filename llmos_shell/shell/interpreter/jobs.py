@@ -30,6 +30,10 @@ _MODEL_SIGNALS = {
 }
 
 
+_REMEMBERED = 4096
+"""How many statuses of ended jobs are kept."""
+
+
 class JobError(Exception):
     """There is no such job, or it cannot do that."""
 
@@ -328,7 +332,8 @@ class Jobs:
     def __init__(self) -> None:
         self._jobs: dict[int, Job] = {}
         self._recent: list[int] = []  # numbers; the last is `%+`, the one before `%-`
-        self._ended: dict[int, int] = {}  # statuses of `$!` whose jobs have left the table
+        self._ended: dict[int, int] = {}  # statuses of `$!` whose jobs have left the table,
+        self._untold: list[int] = []  # and those of them that nobody has waited for
 
     def __iter__(self) -> Iterator[Job]:
         return iter(sorted(self._jobs.values(), key=lambda job: job.number))
@@ -342,6 +347,7 @@ class Jobs:
         other._jobs = self._jobs.copy()
         other._recent = self._recent.copy()
         other._ended = self._ended.copy()
+        other._untold = self._untold.copy()
         return other
 
     def add(self, job: Job) -> None:
@@ -363,6 +369,8 @@ class Jobs:
             self._recent.remove(job.number)
             if job.done:
                 self._ended[job.pid] = job.status()
+                while len(self._ended) > _REMEMBERED:
+                    del self._ended[next(iter(self._ended))]
         job.number = 0
 
     def poll(self) -> None:
@@ -407,7 +415,17 @@ class Jobs:
 
     def ended_status(self, pid: int) -> int | None:
         """The status of a job that ended and left the table, by its `$!`."""
+        if pid in self._untold:
+            self._untold.remove(pid)
         return self._ended.get(pid)
+
+    def next_untold(self) -> int | None:
+        """The status of a job that left the table before anybody waited for it."""
+        return self.ended_status(self._untold[0]) if self._untold else None
+
+    def forget_untold(self) -> None:
+        """All have been waited for."""
+        self._untold.clear()
 
     def describe(self, job: Job, *, long: bool = False) -> str:
         """One line of `jobs`."""
@@ -434,6 +452,7 @@ class Jobs:
         self.poll()
         for job in self:
             if job.done:
+                self._untold = [*self._untold[-_REMEMBERED:], job.pid]
                 self.remove(job)
 
     def hang_up_hosts(self) -> None:

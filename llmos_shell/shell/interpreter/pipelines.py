@@ -117,6 +117,8 @@ def _start_in_group(shell: Shell, job: Job, words: list[str], assignments: dict[
 
 def _in_foreground(shell: Shell, job: Job) -> None:
     """From now on the job's group has the terminal, as long as there is a program in it."""
+    if shell.terminal is not None:
+        shell.terminal.take_missed_stop()
     job.on_new_group = lambda: _lend(shell, job)
     job.on_idle = lambda: _reclaim(shell, job)
 
@@ -371,6 +373,8 @@ def continue_in_foreground(shell: Shell, job: Job) -> None:
 def wait_foreground(shell: Shell, job: Job, *, interrupted: bool = False) -> int:
     """Waits for a job that has the terminal; if it stops, it goes to the table. Its status."""
     terminal = shell.terminal if shell.job_control else None
+    if terminal is not None and terminal.take_missed_stop():
+        job.signal(signal.SIGSTOP)
     while True:
         try:
             with terminal.stoppable() if terminal is not None else nullcontext():

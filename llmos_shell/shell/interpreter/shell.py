@@ -68,6 +68,10 @@ class Shell(Executor):
         self.failures = Failures()
         self.interrupts = 0  # how often Ctrl-C was pressed since this was last set to 0
         self.pending_traps: list[str] = []
+        self.in_trap = False  # the commands of ERR or DEBUG are running
+        self.waiting = False  # in `wait`, which a trapped signal ends
+        self.inherited_traps: dict[str, str] = {}  # of the shell that this is a subshell of, for `trap` to show
+        self.timers: tuple[list[int], ...] = ()  # model processes started since each `time` around the present command
         self.getopts_index = 1  # where `getopts` is in the parameters,
         self.getopts_at = 1  # and in the word there
         self._holding = 0
@@ -148,6 +152,8 @@ class Shell(Executor):
         other.options = self.options.copy()
         other.parameters = self.parameters
         other.traps = {name: action for name, action in self.traps.items() if action == ""}
+        other.inherited_traps = self.inherited_traps | self.traps
+        other.waiting = False
         other.depth = self.depth + 1
         other.kept = []
         other.folder = Restore(active=True)
@@ -231,6 +237,8 @@ class Shell(Executor):
             shown = parser.start + 1
             if not self.options.noexec or self.interactive:
                 status = self.execute(command)
+        if self.interrupted is not None:
+            self.interrupted()
         return status
 
     def run_file(self, path: str, args: Sequence[str] = ()) -> int:

@@ -30,6 +30,7 @@ class Terminal:
         self._fd = fd
         self._lent = False
         self._stoppable = 0
+        self._missed_stop = False
         self._previous = {number: signal.signal(number, signal.SIG_IGN) for number in IGNORED}
         self._previous[signal.SIGTSTP] = signal.signal(signal.SIGTSTP, self._on_stop)
         self._take_group()
@@ -85,6 +86,11 @@ class Terminal:
         """Inside this context Ctrl-Z raises `StopRequested`; elsewhere it does nothing."""
         return _Stoppable(self)
 
+    def take_missed_stop(self) -> bool:
+        """Whether Ctrl-Z came where it does nothing, since this was last asked: a job may not have had the terminal."""
+        missed, self._missed_stop = self._missed_stop, False
+        return missed
+
     def close(self) -> None:
         """Gives the signals back."""
         for number, handler in self._previous.items():
@@ -93,6 +99,7 @@ class Terminal:
     def _on_stop(self, _number: int, _frame: FrameType | None) -> None:
         if self._stoppable:
             raise StopRequested
+        self._missed_stop = True
 
 
 class _Stoppable:

@@ -1,4 +1,6 @@
-"""`trap`: commands to run when the shell ends or a signal comes. A signal's commands run between two commands."""
+"""`trap`: commands to run when the shell ends (EXIT), when a signal comes, when a command fails (ERR) or before each
+one (DEBUG). A signal's commands run between two commands.
+"""
 
 from __future__ import annotations
 
@@ -7,41 +9,73 @@ import threading
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from llmos_shell.shell.interpreter.builtins import quoted, usage, write
+from llmos_shell.shell.interpreter.builtins import quoted, write
+from llmos_shell.shell.interpreter.control import WaitInterrupted
 
 if TYPE_CHECKING:
     from llmos_shell.shell.interpreter.shell import Shell
 
+_PSEUDO = ("EXIT", "ERR", "DEBUG")
+
 
 def run_trap(shell: Shell, words: list[str]) -> int:
     """The command `trap`."""
-    arguments = words[2:] if words[1:2] == ["--"] else words[1:]
+    arguments = words[1:]
+    if arguments[:1] == ["-l"]:
+        return write(shell, "".join(f"{each.value:2d} {each.name.removeprefix('SIG')}\n" for each in signal.Signals))
+    if arguments[:1] == ["-p"]:
+        return _show(shell, arguments[1:])
+    if arguments[:1] == ["--"]:
+        arguments = arguments[1:]
     if not arguments:
-        return write(shell, "".join(f"trap -- {quoted(action)} {name}\n" for name, action in shell.traps.items()))
+        return _show(shell, [])
     action: str | None = arguments[0]
     names = arguments[1:]
     if not names or (arguments[0].isascii() and arguments[0].isdigit()):
         action, names = None, arguments
     elif action == "-":
         action = None
-    for given in names:
-        name = signal_name(given)
-        if name is None:
-            return usage(shell, words, f"{given}: is no signal")
-        if action is None:
-            shell.traps.pop(name, None)
-        else:
-            shell.traps[name] = action
-        if name != "EXIT":
-            _install(shell, name, action)
+    return max([_set(shell, given, action) for given in names])
+
+
+def _set(shell: Shell, given: str, action: str | None) -> int:
+    name = signal_name(given)
+    if name is None:
+        return shell.complain(f"trap: {given}: is no signal", 1)
+    shell.inherited_traps = {}
+    if action is None:
+        shell.traps.pop(name, None)
+    else:
+        shell.traps[name] = action
+    if name not in _PSEUDO:
+        _install(shell, name, action)
     return 0
+
+
+def _show(shell: Shell, given: list[str]) -> int:
+    """The traps as commands; a subshell that has set none shows those of the shell it was made from."""
+    traps, status = shell.inherited_traps or shell.traps, 0
+    names: list[str] = []
+    for each in given:
+        name = signal_name(each)
+        if name is None:
+            status = shell.complain(f"trap: {each}: is no signal", 1)
+        elif name in traps:
+            names.append(name)
+    chosen = names if given else sorted(traps, key=_order)
+    write(shell, "".join(f"trap -- {quoted(traps[name])} {name}\n" for name in chosen))
+    return status
+
+
+def _order(name: str) -> int:
+    return -_PSEUDO.index(name) if name in _PSEUDO else signal.Signals[f"SIG{name}"].value
 
 
 def signal_name(text: str) -> str | None:
     """`INT` for `INT`, `SIGINT`, `int` and `2`; `EXIT` for 0."""
     name = text.upper().removeprefix("SIG")
-    if name in ("EXIT", "0"):
-        return "EXIT"
+    if name == "0" or name in _PSEUDO:
+        return "EXIT" if name == "0" else name
     if name.isascii() and name.isdigit():
         try:
             return signal.Signals(int(name)).name.removeprefix("SIG")
@@ -59,6 +93,9 @@ def _install(shell: Shell, name: str, action: str | None) -> None:
 
     def note(_number: int, _frame: FrameType | None) -> None:
         pending.append(name)
+        if shell.waiting:
+            shell.waiting = False
+            raise WaitInterrupted(number)
 
     try:
         if action is None:
@@ -74,8 +111,21 @@ def _install(shell: Shell, name: str, action: str | None) -> None:
 def run_pending(shell: Shell) -> None:
     """Runs the commands of signals that came."""
     while shell.pending_traps:
-        action = shell.traps.get(shell.pending_traps.pop(0))
-        if action:
-            status = shell.last_status
-            shell.run_program(action, "trap")
-            shell.last_status = status
+        _run(shell, shell.traps.get(shell.pending_traps.pop(0)))
+
+
+def run_pseudo_trap(shell: Shell, name: str) -> None:
+    """Runs the commands of ERR or DEBUG; neither while they run, nor in functions."""
+    if not shell.variables.in_function and not shell.in_trap:
+        shell.in_trap = True
+        try:
+            _run(shell, shell.traps[name])
+        finally:
+            shell.in_trap = False
+
+
+def _run(shell: Shell, action: str | None) -> None:
+    if action:
+        status = shell.last_status
+        shell.run_program(action, "trap")
+        shell.last_status = status

@@ -259,7 +259,9 @@ def test_nice_nohup_and_time(daemon: Any, llmos: Any) -> None:
 def test_time_in_a_script(daemon: Any, llmos: Any) -> None:
     script = llmos("-c", "time nice -n 5 run -n 3 x")
     assert script.returncode == 0
-    assert re.search(r"\Areal .*\ndevice .*\ntokens +3 generated, .*\nfirst .*\n\Z", script.stderr), script.stderr
+    assert re.search(r"\Areal .*\nuser .*\nsys .*\ndevice .*\ntokens +3 generated, .*\nfirst .*\n\Z", script.stderr), (
+        script.stderr
+    )
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])

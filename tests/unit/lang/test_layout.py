@@ -139,6 +139,8 @@ def test_a_whole_script():
         ("a\\\n  b\n", "a \\\n    b\n"),
         ("a 2>x>>y <&3 3>&- <<<z", "a 2> x >> y <&3 3>&- <<< z\n"),
         ("x=a\ty=b   z", "x=a y=b z\n"),
+        ("!\\\n a", "! \\\n    a\n"),
+        ("?\x85 ", "?\x85\n"),
         ("if a\nthen b\nelse\nc\nfi", "if a\nthen b\nelse\n    c\nfi\n"),
         ("a # 1\nbb # 2\n\nccc # 3", "a   # 1\nbb  # 2\n\nccc  # 3\n"),
         ("日本 # 1\na # 2", "日本  # 1\na     # 2\n"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llmos_shell.shell.command import Example, Manual, Operand
+from llmos_shell.shell.command import Example, Manual, Operand, Option
 
 _STATUS = Operand("STATUS", "the exit status, 0 to 255; none: that of the last command", "int", required=False)
 
@@ -160,15 +160,23 @@ MANUALS = (
     Manual(
         "trap",
         "run commands when a signal comes, or when the shell ends",
-        synopsis=("trap ACTION SIGNAL…", "trap - SIGNAL…", "trap"),
+        synopsis=("trap ACTION SIGNAL…", "trap - SIGNAL…", "trap [-p [SIGNAL…]]", "trap -l"),
+        options=(Option(("-p",), "print traps, as `trap` alone does"), Option(("-l",), "list the signals")),
         operands=(
             Operand("ACTION", "shell text to run; `''` ignores the signal, `-` undoes the trap"),
-            Operand("SIGNAL", "a name such as INT or TERM, a number, or EXIT: the shell ends", "signal", many=True),
+            Operand(
+                "SIGNAL",
+                "a name such as INT or TERM, a number, or EXIT (the shell ends), ERR (a command failed where `set -e` "
+                "would end the shell), DEBUG (a command is about to run)",
+                "signal",
+                many=True,
+            ),
         ),
         description=(
             "The action runs between two commands, in the shell that set it. An EXIT trap runs however the shell ends, "
-            "but for `exec` and SIGKILL: it is the place to remove temporary files and to end processes. Without "
-            "operands all traps are printed in a form that can be read again."
+            "but for `exec` and SIGKILL: it is the place to remove temporary files and to end processes. A signal with "
+            "a trap ends `wait`. ERR and DEBUG are not for functions. Without operands all traps are printed in a form "
+            "that can be read again."
         ),
         examples=(
             Example("trap 'echo bye' EXIT; echo working", "clean up at the end", output="working\nbye"),
@@ -176,7 +184,48 @@ MANUALS = (
                 "trap 'echo caught' USR1; kill -USR1 $$; trap - USR1", "answer a signal, then no more", output="caught"
             ),
         ),
-        exit_statuses=(("0", "success"), ("2", "there is no such signal")),
+        exit_statuses=(("0", "success"), ("1", "there is no such signal")),
         see_also=("kill", "signals", "scripts"),
+    ),
+    Manual(
+        "times",
+        "print the processor time that the shell and its programs have used",
+        synopsis=("times",),
+        description=(
+            "The first line is the shell's: time in programs, and in the system for them. The second is that of the "
+            "programs it has waited for. `time` before a pipeline says the same of that alone."
+        ),
+        examples=(Example("times > used.txt", "so far"),),
+        exit_statuses=(("0", "success"), ("2", "misused")),
+        see_also=("time",),
+    ),
+    Manual(
+        "fc",
+        "list, edit and repeat what was typed",
+        synopsis=("fc [-r] [-e EDITOR] [FIRST [LAST]]", "fc -l [-nr] [FIRST [LAST]]", "fc -s [OLD=NEW] [FIRST]"),
+        options=(
+            Option(("-e",), "the editor; then what was written is run", "EDITOR"),
+            Option(("-l",), "list instead"),
+            Option(("-n",), "list without numbers"),
+            Option(("-r",), "the newest first"),
+            Option(("-s",), "run it at once, with OLD replaced by NEW"),
+        ),
+        operands=(
+            Operand(
+                "FIRST", "a number, a number from the end such as -2, or how it begins; none: the last", "str", False
+            ),
+            Operand("LAST", "the same, for more than one", "str", False),
+        ),
+        examples=(
+            Example("fc -l -5", "the last five", untested="needs a history"),
+            Example("fc -s Monday=Tuesday", "the last command, changed", untested="needs a history"),
+        ),
+        exit_statuses=(
+            ("STATUS", "that of what was run"),
+            ("1", "the history has no such entry"),
+            ("2", "misused"),
+        ),
+        environment=(("FCEDIT", "the editor; else EDITOR"),),
+        see_also=("history", "eval"),
     ),
 )

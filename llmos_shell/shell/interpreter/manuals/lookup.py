@@ -20,7 +20,12 @@ MANUALS = (
             Example("cd / && cd - > there.txt", "and back again"),
         ),
         exit_statuses=(("0", "success"), ("1", "there is no such folder, or you may not enter"), ("2", "misused")),
-        environment=(("HOME", "where `cd` alone goes"), ("PWD", "this folder"), ("OLDPWD", "the one before")),
+        environment=(
+            ("HOME", "where `cd` alone goes"),
+            ("PWD", "this folder"),
+            ("OLDPWD", "the one before"),
+            ("CDPATH", "folders, with `:` between them, in which a FOLDER without `./` or `/` before it is looked for"),
+        ),
         see_also=("pwd",),
     ),
     Manual(
@@ -38,10 +43,16 @@ MANUALS = (
     Manual(
         "umask",
         "show or set which permissions new files do not get",
-        synopsis=("umask [MODE]",),
-        operands=(Operand("MODE", "octal digits, such as 022; none: show it", required=False),),
-        examples=(Example("umask 077; umask", "new files are for you alone", output="0077"),),
-        exit_statuses=(("0", "success"), ("2", "MODE is no octal mask")),
+        synopsis=("umask [-S] [MODE]",),
+        options=(Option(("-S",), "show it in letters: what new files get"),),
+        operands=(
+            Operand("MODE", "octal digits, such as 022, or letters, such as u=rwx,g-w; none: show it", required=False),
+        ),
+        examples=(
+            Example("umask 077; umask", "new files are for you alone", output="0077"),
+            Example("umask 022; umask g+w,o=; umask -S", "what others get", output="u=rwx,g=rwx,o="),
+        ),
+        exit_statuses=(("0", "success"), ("2", "MODE is no mask")),
         see_also=("set",),
     ),
     Manual(
@@ -57,7 +68,7 @@ MANUALS = (
         ),
         examples=(
             Example("alias top5='ps --sort tokens | head -n 5'", "a shorter word"),
-            Example("alias ll='ls -l'; alias ll", "what does it stand for?", output="alias ll='ls -l'"),
+            Example("alias ll='ls -l'; alias ll", "what does it stand for?", output="ll='ls -l'"),
         ),
         exit_statuses=(("0", "success"), ("1", "there is no such alias")),
         see_also=("unalias", "type", "configuration"),
@@ -97,8 +108,12 @@ MANUALS = (
     Manual(
         "type",
         "say what words mean as commands",
-        synopsis=("type [-t] NAME…",),
-        options=(Option(("-t",), "in one word: alias, keyword, function, builtin or file"),),
+        synopsis=("type [-a | -t | -p] NAME…",),
+        options=(
+            Option(("-t",), "in one word: alias, keyword, function, builtin or file"),
+            Option(("-a",), "all that the word could mean, the first as it does"),
+            Option(("-p",), "only where programs are"),
+        ),
         operands=(Operand("NAME", "words", "command", many=True),),
         examples=(
             Example("type cd ps", "both are built in", output="cd is a shell builtin\nps is a shell builtin"),
@@ -109,8 +124,8 @@ MANUALS = (
     ),
     Manual(
         "hash",
-        "forget where programs were found, or find some",
-        synopsis=("hash -r", "hash NAME…"),
+        "show or forget where programs were found, or find some",
+        synopsis=("hash", "hash -r", "hash NAME…"),
         options=(Option(("-r",), "forget; programs are looked up anew"),),
         operands=(Operand("NAME", "programs to look up", "command", required=False, many=True),),
         examples=(Example("hash -r", "after a program was installed elsewhere"), Example("hash sh", "is it there?")),
