@@ -41,6 +41,7 @@ class Digest:
         for done in step.finished:
             self._finished(pager, done)
             dirty = True
+        self._note(step)
         self._charge(charge, step.seconds)
         for process in touched:
             process.notify()
@@ -52,9 +53,7 @@ class Digest:
             conductor.planner.replan_if_due(now)
 
     def _prefilled(self, pager: Pager, step: abi.Step, charge: dict[int, int], touched: list[Process]) -> None:
-        total = 0
         for part in step.prefilled:
-            total += part.tokens
             process = pager.bound.get(part.seq)
             if process is None:
                 continue
@@ -62,7 +61,15 @@ class Digest:
             process.prefill = (part.done, part.total)
             pager.computed(process, part.done)
             touched.append(process)
-        self._conductor.planner.note_prefill(total, step.seconds)
+
+    def _note(self, step: abi.Step) -> None:
+        """What the step took, for the next ones' budget of prompt tokens."""
+        prefilled = sum(part.tokens for part in step.prefilled)
+        decoded = len(step.rows)
+        if prefilled:
+            prompts = {part.seq for part in step.prefilled}
+            decoded = sum(row.seq not in prompts for row in step.rows)
+        self._conductor.planner.note_step(decoded, prefilled, step.seconds)
 
     def _rows(
         self, pager: Pager, rows: tuple[abi.Row, ...], charge: dict[int, int], touched: list[Process], now: float

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from llmos_shell.abi import worker as abi
 from llmos_shell.daemon import lifecycle
+from llmos_shell.daemon.pace import HOLD_SECONDS, UNREAD_HOLD_SECONDS, Pace, is_worth_saying
 from llmos_shell.daemon.pager import AHEAD_PAGES, Pager
 from llmos_shell.daemon.process import Process
 from llmos_shell.daemon.room import PoolRoom
@@ -18,24 +19,6 @@ if TYPE_CHECKING:
 
 REPLAN_SECONDS = 0.05
 """How often a step makes the scheduler look again while somebody waits."""
-
-STALL_SECONDS = 0.08
-"""By how much a prompt may prolong a step in which others decode."""
-
-STEP_SECONDS = 0.4
-"""How long a step with nothing but prompts may take, so that others are let in soon."""
-
-HOLD_SECONDS = 0.015
-"""How long tokens that somebody reads may wait in the worker for company: below what a reader notices."""
-
-UNREAD_HOLD_SECONDS = 0.05
-"""How long those may that nobody reads: as long as they wait for the journal."""
-
-FIRST_BUDGET = 128
-"""Prompt tokens per step while the speed of prefill is unknown."""
-
-MIN_BUDGET = 32
-SMOOTHING = 0.3
 
 
 class Planner:
@@ -48,7 +31,7 @@ class Planner:
         self._sent: abi.Run | None = None
         self._scheduled = False
         self._planned_at = 0.0
-        self._prefill_rate = 0.0  # tokens per second
+        self._pace = Pace()
 
     def replan(self) -> None:
         """Decides again at the end of this turn of the loop."""
@@ -90,11 +73,11 @@ class Planner:
             self._sent = None
         self.replan()
 
-    def note_prefill(self, tokens: int, seconds: float) -> None:
-        """A step of `seconds` computed so many prompt tokens."""
-        if tokens >= MIN_BUDGET and seconds > 0:
-            rate = tokens / seconds
-            self._prefill_rate += (rate - self._prefill_rate) * (SMOOTHING if self._prefill_rate else 1.0)
+    def note_step(self, decoded: int, prefilled: int, seconds: float) -> None:
+        """A step decoded so many rows and computed so many prompt tokens."""
+        self._pace.note(decoded, prefilled, seconds)
+        if prefilled and self._sent is not None and self._budget() != self._sent.prefill_budget:
+            self.replan()
 
     def plan(self) -> None:
         """Decides now."""
@@ -113,7 +96,7 @@ class Planner:
         chosen = self._grow(pager, order)
         self._note(chosen)
         grants = tuple(abi.Grant(process.seq or 0, process.limit) for process in chosen.values())
-        run = abi.Run(grants, *self._pace(chosen))
+        run = abi.Run(grants, self._budget(), self._hold())
         if run != self._sent:
             self._sent = run
             conductor.send(run)
@@ -149,16 +132,20 @@ class Planner:
                 self._conductor.at_limit(process)
         return {pid: members[pid] for pid in kept if pid in members and members[pid].wants_to_run}
 
-    def _pace(self, chosen: dict[int, Process]) -> tuple[int, float]:
-        """Prompt tokens per step, and how long news may wait.
-
-        Prompts do not stall tokens that somebody reads; when nobody does, steps are long.
-        """
+    def _budget(self) -> int:
+        """Prompt tokens per step."""
         info = self._conductor.workshop.info
         assert info is not None
-        readers = [process for process in chosen.values() if process.readers]
-        stalls = any(len(process.tokens) > process.turn_start for process in readers)
-        wanted = int(self._prefill_rate * (STALL_SECONDS if stalls else STEP_SECONDS)) or FIRST_BUDGET
-        power_of_two = 1 << (max(1, wanted).bit_length() - 1)
-        budget = max(MIN_BUDGET, min(info.max_batch, power_of_two))
-        return budget, HOLD_SECONDS if readers else UNREAD_HOLD_SECONDS
+        running = self._running.values()
+        decoding = sum(1 for process in running if process.readers and len(process.tokens) > process.turn_start)
+        if decoding:  # who is not read decodes with the others
+            decoding = sum(1 for process in running if len(process.tokens) > process.turn_start)
+        budget = self._pace.budget(decoding, info.max_batch)
+        if self._sent is not None and not is_worth_saying(budget, self._sent.prefill_budget):
+            return self._sent.prefill_budget
+        return budget
+
+    def _hold(self) -> float:
+        """How long news may wait in the worker."""
+        read = any(process.readers for process in self._running.values())
+        return HOLD_SECONDS if read else UNREAD_HOLD_SECONDS

@@ -1,0 +1,81 @@
+"""How many prompt tokens a step may compute, and how long its news may wait: from measured step times. Pure.
+
+A prompt lengthens the steps in which others decode. While somebody reads the others' tokens, the budget is what keeps
+their intervals within `STRETCH` of what they are without it; while nobody does, steps are as long as letting others in
+soon allows. Rates are tokens per second, all times seconds.
+"""
+
+from __future__ import annotations
+
+STRETCH = 0.4
+"""By which share a prompt may prolong steps whose tokens are read. Leaves room for noise below one and a half times."""
+
+STEP_SECONDS = 0.4
+"""How long a step may take whose tokens nobody reads, so that others are let in soon."""
+
+HOLD_SECONDS = 0.015
+"""How long tokens that are read may wait in the worker for company: below what a reader notices."""
+
+UNREAD_HOLD_SECONDS = 0.05
+"""How long those may that nobody reads: as long as they wait for the journal."""
+
+FIRST_BUDGET = 128
+"""Prompt tokens per step while nothing is known of the model's speed."""
+
+MIN_BUDGET = 16
+SMOOTHING = 0.3
+MARGIN = 1.3
+"""A budget that differs from the one in force by less is not worth a message."""
+
+
+class Pace:
+    """What one worker's steps take."""
+
+    def __init__(self) -> None:
+        self._decode: dict[int, float] = {}  # seconds of a step without prompts, by bit length of the rows
+        self._alone = 0.0  # rate of prompts nobody decodes beside
+        self._beside = 0.0  # rate of prompts beside others' decoding, of what they add to a step
+
+    def note(self, decoded: int, prefilled: int, seconds: float) -> None:
+        """A step decoded so many rows and computed so many prompt tokens."""
+        if seconds <= 0.0 or decoded + prefilled <= 0:
+            return
+        if not prefilled:
+            size = decoded.bit_length()
+            self._decode[size] = _smooth(self._decode.get(size, 0.0), seconds)
+        elif not decoded:
+            if prefilled >= MIN_BUDGET:
+                self._alone = _smooth(self._alone, prefilled / seconds)
+        elif (usual := self._usual(decoded)) > 0.0:
+            added = max(seconds - usual, seconds / 8)
+            self._beside = _smooth(self._beside, prefilled / added)
+
+    def budget(self, decoding: int, most: int) -> int:
+        """Prompt tokens of a step in which `decoding` rows are read by somebody, at most `most`."""
+        if not decoding:
+            wanted = int(self._alone * STEP_SECONDS) or FIRST_BUDGET
+        else:
+            wanted = int((self._beside or self._alone) * STRETCH * self._usual(decoding)) or MIN_BUDGET
+        return min(max(MIN_BUDGET, _rounded(wanted)), most)
+
+    def _usual(self, rows: int) -> float:
+        """Seconds of a step that decodes so many rows and nothing else; 0 while no such step is known."""
+        size = rows.bit_length()
+        if size in self._decode:
+            return self._decode[size]
+        return self._decode[min(self._decode, key=lambda known: abs(known - size))] if self._decode else 0.0
+
+
+def is_worth_saying(new: int, old: int) -> bool:
+    """Whether a budget differs enough from the one in force."""
+    return new > MARGIN * old or old > MARGIN * new
+
+
+def _smooth(before: float, value: float) -> float:
+    return before + SMOOTHING * (value - before) if before else value
+
+
+def _rounded(value: int) -> int:
+    """The two leading bits, so that noise does not change it each time."""
+    keep = max(0, value.bit_length() - 2)
+    return value >> keep << keep
