@@ -10,6 +10,7 @@ from llmos_shell.abi.types import Message, ModelStatus
 from llmos_shell.shell.command import Args, Command, Context, Example, Operand, Option
 from llmos_shell.shell.commands.run import (
     LIMIT_OPTIONS,
+    PROCESS_STATUSES,
     exit_status,
     follow_with_progress,
     limits_of,
@@ -148,8 +149,12 @@ COMMANDS = (
         ),
         examples=(
             Example("ask list processes by memory", "from the built-in assistant"),
-            Example('ask -m qwen "Why is the sky blue?"', "from another model"),
+            Example('ask -m qwen "Why is the sky blue?"', "from another model", untested="needs a model of that name"),
+            Example("echo how do I list models | ask", "a question from a pipe", output="models"),
+            Example("ask -o json kill process 42", "for a program"),
         ),
+        exit_statuses=(*PROCESS_STATUSES[:1], ("1", "it has no answer, or something failed"), *PROCESS_STATUSES[2:]),
+        see_also=("?", "run", "chat", "models"),
     ),
     Command(
         "?",
@@ -162,6 +167,11 @@ COMMANDS = (
             "run; it is never run by itself. `?` alone explains why the last command failed, and proposes a mended "
             "line where there is one."
         ),
-        examples=(Example("? pause process 12", "proposes `stop 12`"),),
+        examples=(
+            Example("? pause process 7", "proposes a line", output="stop 7"),
+            Example("?", "what went wrong?", untested="explains the last command typed"),
+        ),
+        exit_statuses=(*PROCESS_STATUSES[:1], ("1", "it has no answer, or something failed"), *PROCESS_STATUSES[2:]),
+        see_also=("ask", "help", "apropos"),
     ),
 )

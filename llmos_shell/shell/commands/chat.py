@@ -6,7 +6,7 @@ from llmos_shell.abi.errors import LlmosError
 from llmos_shell.abi.syscalls import PROC_ADOPT, PROC_DETACH, PROC_FORK, PROC_INFO, Adopt, Fork, Forked, Pid, Spawn
 from llmos_shell.abi.types import ProcessInfo
 from llmos_shell.shell.command import Args, Command, Context, Example, Operand, Option, UsageError
-from llmos_shell.shell.commands.run import LIMIT_OPTIONS, limits_of, spawn
+from llmos_shell.shell.commands.run import LIMIT_OPTIONS, PROCESS_STATUSES, limits_of, spawn
 from llmos_shell.shell.conversation import Conversation, converse, read_lines
 from llmos_shell.shell.prompts import MODEL_OPTION, SAMPLING_OPTIONS, resolve_model, sampling_of
 from llmos_shell.shell.tables import style_of
@@ -109,8 +109,11 @@ COMMANDS = (
         ),
         examples=(
             Example('chat -s "Answer in one word."', "with the default model"),
-            Example("chat --resume 12", "go on where process 12 ended"),
+            Example("chat --resume 12", "go on where process 12 ended", before="pid=$(chat -d); kill $pid"),
             Example("printf 'hello\\nbye\\n' | chat", "two turns from a script"),
+            Example("pid=$(chat -d); echo hello | attach $pid", "a conversation that a script comes back to"),
         ),
+        exit_statuses=(("0", "it was ended, or left"), *PROCESS_STATUSES[1:]),
+        see_also=("attach", "fork", "log", "ask", "keys"),
     ),
 )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.syscalls import PROC_DETACH, Pid
-from llmos_shell.shell.command import Args, Command, Context, Example, Operand, Option
+from llmos_shell.shell.command import ERROR_STATUSES, Args, Command, Context, Example, Operand, Option
 from llmos_shell.shell.interpreter import bridge
 from llmos_shell.shell.interpreter.control import StopRequested, WaitInterrupted
 from llmos_shell.shell.interpreter.jobs import Job, Jobs, ModelMember, ThreadMember
@@ -237,7 +237,14 @@ COMMANDS = (
             Option(("--json",), "as JSON"),
         ),
         operands=(_JOBS,),
-        examples=(Example('run "a long story" > story.txt &', "a job"), Example("jobs -l", "with its PID")),
+        description=(
+            "`+` marks the current job, `-` the one before. A job that has ended is shown once, and then forgotten."
+        ),
+        examples=(
+            Example('run -n 30 "list" > story.txt &', "start a job"),
+            Example("jobs -l", "with its PID", before="sleep 1 &"),
+        ),
+        see_also=("fg", "bg", "wait", "ps"),
     ),
     Command(
         "fg",
@@ -246,6 +253,9 @@ COMMANDS = (
         family="shell",
         operands=(Operand("JOB", _SPEC, "job", required=False),),
         description="A stopped one goes on. Of a model process the output is shown from where the terminal had got to.",
+        examples=(Example("fg %1", "job 1", untested="needs a terminal"),),
+        exit_statuses=(("STATUS", "that of the job"), *ERROR_STATUSES, ("148", "it was stopped again")),
+        see_also=("bg", "jobs", "attach"),
     ),
     Command(
         "bg",
@@ -253,6 +263,9 @@ COMMANDS = (
         _bg,
         family="shell",
         operands=(_JOBS,),
+        description="None: the current job. What it writes still goes to the terminal.",
+        examples=(Example("bg %1", "job 1", before="sleep 1 & kill -STOP %1"),),
+        see_also=("fg", "jobs", "cont"),
     ),
     Command(
         "wait",
@@ -265,7 +278,17 @@ COMMANDS = (
             "The exit status is that of the last one; 127 if there is no such job. A signal with a `trap` ends the "
             "waiting, with 128 and its number."
         ),
-        examples=(Example("wait %1", "the first job"), Example("wait 12", "a process, also of another shell")),
+        examples=(
+            Example("wait %1", "the first job", before="true &"),
+            Example("wait -n", "whichever of two ends first", before="true & false > log.txt || true &"),
+            Example("wait 12", "a process, also of another shell", before="pid=$(run -d -n 5 list)"),
+            Example('wait $!; echo "status $?"', "and how it went", before="false &", output="status 1"),
+        ),
+        exit_statuses=(
+            ("STATUS", "that of the last one; 0 when there was nothing to wait for"),
+            ("127", "there is no such job or process"),
+        ),
+        see_also=("jobs", "attach", "exit-statuses"),
     ),
     Command(
         "disown",
@@ -275,5 +298,7 @@ COMMANDS = (
         options=(Option(("-a", "--all"), "all of them"),),
         operands=(_JOBS,),
         description="They leave the list of jobs; `ps` still shows those that are model processes.",
+        examples=(Example("disown %1", "job 1", before="sleep 1 &"),),
+        see_also=("nohup", "jobs", "attach"),
     ),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llmos_shell.abi.syscalls import MEM_INFO, MemoryInfo, Nothing, PoolInfo
-from llmos_shell.shell.command import Args, Command, Context, Option
+from llmos_shell.shell.command import Args, Command, Context, Example, Option
 from llmos_shell.shell.tables import Column, render, size, style_of, to_json
 
 _RAM = (Column("MEMORY"), Column("TOTAL", right=True), Column("USED", right=True), Column("FREE", right=True))
@@ -59,7 +59,15 @@ COMMANDS = (
         options=(Option(("--json",), "as JSON, with all fields"),),
         description=(
             "Pools are counted in tokens. SHARED is referenced by several processes, CACHED is kept only in case a "
-            "prompt begins the same way and is given up first, PARKED is memory of processes that wait outside."
+            "prompt begins the same way and is given up first, PARKED is memory of processes that wait outside. SLOTS "
+            "are processes whose memory is in the pool, and how many fit. The line `park` is the RAM that parked "
+            "processes take, and may take."
         ),
+        examples=(
+            Example("free", "how full is it?"),
+            Example("load tiny > loaded.txt; free --json | grep -c pages", "for a program"),
+        ),
+        environment=(("LLMOS_PARK_BYTES", "most RAM for parked KV"),),
+        see_also=("ps", "models", "unload", "memory"),
     ),
 )

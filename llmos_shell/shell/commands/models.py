@@ -18,7 +18,7 @@ from llmos_shell.abi.syscalls import (
     TokenList,
 )
 from llmos_shell.abi.types import ModelStatus
-from llmos_shell.shell.command import Args, Command, Context, Example, Operand, Option
+from llmos_shell.shell.command import ERROR_STATUSES, Args, Command, Context, Example, Operand, Option
 from llmos_shell.shell.prompts import MODEL_OPTION, gather, resolve_model
 from llmos_shell.shell.streaming import Progress
 from llmos_shell.shell.tables import Column, render, size, style_of, to_json
@@ -123,6 +123,8 @@ def _tokenize(context: Context, args: Args) -> int:
 
 _MODELS = (Operand("MODEL", "names of `models`, or weights files", "model", many=True),)
 
+_MODELS_TOML = (("models.toml", "your models; the topic configuration says where it is"),)
+
 COMMANDS = (
     Command(
         "models",
@@ -130,7 +132,18 @@ COMMANDS = (
         _models,
         family="models",
         options=(Option(("-l", "--loaded"), "only those in memory"), _JSON),
-        description="The default model has a star. Models are described in models.toml; any weights file works too.",
+        description=(
+            "The default model has a star. Models are described in `models.toml`; any weights file works too. SIZE is "
+            "that of the weights, CONTEXT and KV USED are tokens, PROCS are its live processes. Mistakes in "
+            "`models.toml` are told on standard error, and models that cannot be loaded say why."
+        ),
+        examples=(
+            Example("models", "what can be run?"),
+            Example("models --loaded", "what is in memory?"),
+        ),
+        exit_statuses=(("0", "success"), ("1", "`models.toml` holds mistakes, or something failed"), ERROR_STATUSES[1]),
+        files=_MODELS_TOML,
+        see_also=("load", "unload", "kernels", "run"),
     ),
     Command(
         "load",
@@ -139,7 +152,14 @@ COMMANDS = (
         family="models",
         options=(_JSON,),
         operands=_MODELS,
-        description="Nothing needs this: a model is loaded when it is first used.",
+        description=(
+            "Nothing needs this: a model is loaded when it is first used. It is unloaded again when nobody has used it "
+            "for a while, or when the memory is needed for another one."
+        ),
+        examples=(Example("load tiny", "before it is needed"),),
+        environment=(("LLMOS_KEEP_SECONDS", "a model that nobody uses is unloaded after so long"),),
+        files=_MODELS_TOML,
+        see_also=("unload", "models", "free"),
     ),
     Command(
         "unload",
@@ -148,8 +168,22 @@ COMMANDS = (
         family="models",
         operands=_MODELS,
         description="Their processes are kept, and load the model again when they have to run.",
+        examples=(Example("unload tiny", "free what it takes", before="load tiny"),),
+        see_also=("load", "free", "memory"),
     ),
-    Command("kernels", "list the kernels that can run models", _kernels, family="models", options=(_JSON,)),
+    Command(
+        "kernels",
+        "list the kernels that can run models",
+        _kernels,
+        family="models",
+        options=(_JSON,),
+        description=(
+            "A kernel is a package that runs models of some formats, in workers of its own. STATUS says what is "
+            "missing, and what to install. `models.toml` chooses the kernel of a model."
+        ),
+        examples=(Example("kernels", "what is there?"),),
+        see_also=("models", "status"),
+    ),
     Command(
         "tokenize",
         "count the tokens of a text",
@@ -157,6 +191,11 @@ COMMANDS = (
         family="models",
         options=(MODEL_OPTION, Option(("-i", "--ids"), "print the tokens instead of their number"), _JSON),
         operands=(Operand("TEXT", "a text; none: standard input", required=False, many=True),),
-        examples=(Example("tokenize < notes.txt", "would it fit?"),),
+        description="The first word may be a model, as with `run`. With both, words come before input.",
+        examples=(
+            Example("tokenize < notes.txt", "would it fit?"),
+            Example("tokenize -i kill process 12", "the tokens themselves"),
+        ),
+        see_also=("models", "run"),
     ),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from llmos_shell.abi.syscalls import PROC_FORK, PROC_INFO, PROC_TRANSCRIPT, Fork, Forked, Pid, Transcript
 from llmos_shell.abi.types import ExitInfo, ProcessInfo, State
-from llmos_shell.shell.command import Args, Command, Context, Example, Operand, Option, UsageError
+from llmos_shell.shell.command import ERROR_STATUSES, Args, Command, Context, Example, Operand, Option, UsageError
 from llmos_shell.shell.commands.chat import show_so_far
 from llmos_shell.shell.conversation import Conversation, Ended, converse, read_lines
 from llmos_shell.shell.streaming import describe_exit, follow_output
@@ -127,6 +127,9 @@ def _fork(context: Context, args: Args) -> int:
     return 0
 
 
+_CONVERSATION = "pid=$(chat -d)"
+_ENDED = "pid=$(run -d -n 5 list); wait $pid"
+
 COMMANDS = (
     Command(
         "attach",
@@ -138,7 +141,17 @@ COMMANDS = (
             "Shows what was said so far. A conversation goes on, and Ctrl-D leaves it as it is; of any other process "
             "the output is shown to its end, and Ctrl-C stops watching it. The exit status is the process's."
         ),
-        examples=(Example("attach 12", "from any terminal of yours"),),
+        examples=(
+            Example("attach 12", "from any terminal of yours", before=_ENDED),
+            Example("echo hello | attach 12", "say one thing to a conversation", before=_CONVERSATION),
+        ),
+        exit_statuses=(
+            ("0", "it finished, or the conversation was left"),
+            *ERROR_STATUSES,
+            ("130", "it was left with Ctrl-C, or was interrupted"),
+            ("STATUS", "otherwise that of the process"),
+        ),
+        see_also=("log", "chat", "jobs", "exit-statuses"),
     ),
     Command(
         "log",
@@ -152,7 +165,19 @@ COMMANDS = (
             Option(("--json",), "as JSON, with tokens and reasons"),
         ),
         operands=(Operand("PID", "processes, or jobs such as %1", "pid", many=True),),
-        examples=(Example("log 12 > talk.txt", "keep a transcript"), Example("log -f 12", "watch it write")),
+        description=(
+            "Transcripts are kept in the journal, also those of processes that ended long ago and of a daemon that was "
+            "killed. With `--follow` the first process is followed to its end; Ctrl-C stops watching it, and nothing "
+            "else."
+        ),
+        examples=(
+            Example("log 12 > talk.txt", "keep a transcript", before=_ENDED),
+            Example("log -f 12", "watch it write", before=_ENDED),
+            Example("log -a 12 | wc -c", "only what the model said", before=_ENDED),
+        ),
+        exit_statuses=(("0", "success"), *ERROR_STATUSES, ("130", "left with Ctrl-C")),
+        files=(("journal.db", "the journal; the topic configuration says where it is"),),
+        see_also=("attach", "ps", "fork"),
     ),
     Command(
         "fork",
@@ -171,6 +196,14 @@ COMMANDS = (
             "Prints the PIDs of the copies. They share the memory of what was said so far. A copy of a generation goes "
             "on generating, a copy of a conversation sleeps until it is spoken to; ended processes can be copied too."
         ),
-        examples=(Example("fork -n 3 12", "three ways on from process 12"),),
+        examples=(
+            Example("fork -n 3 12", "three ways on from process 12", before=_CONVERSATION),
+            Example(
+                "for child in $(fork -d -n 2 12); do echo hello | attach $child; done",
+                "ask both the same",
+                before=_CONVERSATION,
+            ),
+        ),
+        see_also=("chat", "run", "memory", "ps"),
     ),
 )

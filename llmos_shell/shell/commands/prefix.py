@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from llmos_shell.abi.errors import LlmosError
 from llmos_shell.abi.syscalls import PROC_INFO, Pid
 from llmos_shell.abi.types import ProcessInfo
-from llmos_shell.shell.command import Args, Command, Context, Example, Operand, Option, UsageError
+from llmos_shell.shell.command import ERROR_STATUSES, Args, Command, Context, Example, Operand, Option, UsageError
 from llmos_shell.shell.tables import duration
 
 if TYPE_CHECKING:
@@ -93,7 +93,16 @@ COMMANDS = (
         operands=(Operand("COMMAND", "a command; none: print the nice value", "command", required=False, many=True),),
         raw=True,
         rewrite=_rewrite_nice,
-        examples=(Example('nice -n 15 run "count sheep"', "whenever nothing else has to run"),),
+        description=(
+            "What a model process started by COMMAND gets of the device is halved by about three steps. A program of "
+            "the host is run with the host's `nice`. `nice -5 COMMAND` is `nice -n 5 COMMAND`."
+        ),
+        examples=(
+            Example('nice -n 15 run -n 20 "list processes"', "whenever nothing else has to run"),
+            Example("nice", "print the nice value of this shell", output="0"),
+        ),
+        exit_statuses=(("STATUS", "that of COMMAND"), ERROR_STATUSES[1]),
+        see_also=("renice", "ps", "scheduling"),
     ),
     Command(
         "nohup",
@@ -106,7 +115,9 @@ COMMANDS = (
             "If the terminal is closed meanwhile, they carry on; `ps` finds them, `attach` shows them. What a "
             "background `run` or `ask` writes to a file or a pipe goes on being written."
         ),
-        examples=(Example('nohup run "a long story" > story.txt &', "go home meanwhile"),),
+        examples=(Example('nohup run -n 30 "list" > story.txt &', "go home meanwhile"),),
+        exit_statuses=(("STATUS", "that of COMMAND"), ERROR_STATUSES[1]),
+        see_also=("disown", "attach", "jobs"),
     ),
     Command(
         "time",
@@ -116,6 +127,8 @@ COMMANDS = (
         operands=_COMMAND,
         raw=True,
         description="Writes elapsed time, device time, tokens and the time to the first token on standard error.",
-        examples=(Example('time run -n 100 "Once"', "how fast is it?"),),
+        examples=(Example('time run -n 100 "list"', "how fast is it?"),),
+        exit_statuses=(("STATUS", "that of COMMAND"), ERROR_STATUSES[1]),
+        see_also=("top", "ps", "scheduling"),
     ),
 )

@@ -7,7 +7,7 @@ from typing import Any
 
 from llmos_shell.abi.syscalls import PROC_LIST, List
 from llmos_shell.abi.types import Kind, KvState, ProcessInfo, State
-from llmos_shell.shell.command import Args, Command, Context, Example, Operand, Option
+from llmos_shell.shell.command import ERROR_STATUSES, Args, Command, Context, Example, Operand, Option
 from llmos_shell.shell.tables import Column, Style, clean, cut, duration, render, style_of, to_json
 
 SORT_KEYS: dict[str, Callable[[ProcessInfo], Any]] = {
@@ -168,14 +168,31 @@ COMMANDS = (
         examples=(
             Example("ps --sort memory", "the largest first"),
             Example("ps -a --json", "everything, for a program"),
-            Example("kill $(ps -q -m tiny)", "end all processes of a model"),
+            Example(
+                "kill $(ps -q -m tiny)",
+                "end all processes of a model",
+                before="chat -d tiny > pid.txt",
+                untested="ends the processes of other tests",
+            ),
+            Example("ps -t 12", "a process, by its PID", before="pid=$(chat -d)"),
         ),
+        exit_statuses=(("0", "success"), ("1", "none of the PIDs is known, or something failed"), ERROR_STATUSES[1]),
+        see_also=("top", "pstree", "log", "jobs", "memory"),
     ),
     Command(
         "pstree",
         "show processes as a tree, sessions included",
         _pstree,
         family="processes",
+        description=(
+            "The parent of a process is what started it: a session, or the process it was forked from. The state "
+            "stands at the end of the line, as `ps` shows it."
+        ),
+        examples=(
+            Example("pstree", "who started what?"),
+            Example("pstree -a | grep chat", "conversations, also ended ones", before="chat -d > pid.txt"),
+        ),
+        see_also=("ps", "fork"),
         options=(
             Option(("-a", "--all"), "also those that have ended"),
             Option(("--json",), "as JSON: depth and process, in the order of the tree"),

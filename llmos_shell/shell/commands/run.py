@@ -20,7 +20,7 @@ from llmos_shell.abi.syscalls import (
     Wait,
 )
 from llmos_shell.abi.types import ExitInfo, Limits, Message, Signal, TokenLogprob
-from llmos_shell.shell.command import Args, Command, Context, Example, Operand, Option, UsageError
+from llmos_shell.shell.command import ERROR_STATUSES, Args, Command, Context, Example, Operand, Option, UsageError
 from llmos_shell.shell.limits import shell_limits
 from llmos_shell.shell.prompts import MODEL_OPTION, SAMPLING_OPTIONS, Prompt, gather, sampling_of
 from llmos_shell.shell.streaming import Followed, Progress, call_again, describe_exit, describe_prefill, follow_output
@@ -32,6 +32,17 @@ LIMIT_OPTIONS = (
     Option(("--time-limit",), "end the process after this time", "TIME", "duration"),
     Option(("--context-limit",), "longest context, in tokens", "N", "count"),
 )
+
+
+PROCESS_STATUSES = (
+    ("0", "it finished: the model ended, or the tokens asked for are there"),
+    *ERROR_STATUSES,
+    ("124", "a limit was reached"),
+    ("130", "it was interrupted"),
+    ("137", "it was killed"),
+    ("143", "it was asked to end"),
+)
+"""What the exit status of a command that waits for a process means."""
 
 
 def spawn(context: Context, request: Spawn) -> Spawned:
@@ -240,9 +251,15 @@ COMMANDS = (
         ),
         examples=(
             Example('run -n 50 "Once upon a time"', "at most 50 tokens, from the default model"),
-            Example('run model.gguf -t 0 "2 + 2 ="', "from a weights file, always the likeliest token"),
+            Example(
+                'run model.gguf -t 0 "2 + 2 ="',
+                "from a weights file, always the likeliest token",
+                untested="needs a weights file",
+            ),
             Example('run "Summarise this:" < notes.txt', "the words, then the file"),
-            Example('run "a long story" > story.txt &', "in the background"),
+            Example('run -n 50 "a long story" > story.txt &', "in the background"),
         ),
+        exit_statuses=PROCESS_STATUSES,
+        see_also=("ask", "chat", "fork", "models", "exit-statuses"),
     ),
 )

@@ -127,9 +127,15 @@ COMMANDS = (
             "same. A script with a syntax error is left alone; the error is shown, with exit status 2."
         ),
         examples=(
-            Example("echo 'if true;then echo hi;fi' | fmt", "of text in a pipeline", "if true; then echo hi; fi\n"),
+            Example("echo 'if true;then echo hi;fi' | fmt", "of text in a pipeline", "if true; then echo hi; fi"),
             Example("fmt -w deploy.llmsh", "a file in its place", before="echo 'echo  hi' >deploy.llmsh"),
             Example("fmt --check -d *.llmsh", "in a test of a project", before="echo hi >a.llmsh"),
         ),
+        exit_statuses=(
+            ("0", "success"),
+            ("1", "with `--check`: a file would change; or something failed"),
+            ("2", "a file is no program, or it was called wrongly"),
+        ),
+        see_also=("scripts", "language"),
     ),
 )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from llmos_shell import __version__, paths
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.shell.arguments import parse_integer
-from llmos_shell.shell.command import Args, Command, Context, Operand, Option, UsageError
+from llmos_shell.shell.command import ERROR_STATUSES, Args, Command, Context, Example, Operand, Option, UsageError
 
 if TYPE_CHECKING:
     from llmos_shell.shell.interactive.history import History
@@ -85,6 +85,19 @@ COMMANDS = (
             Option(("--json",), "as JSON: number, time and text"),
         ),
         operands=(Operand("N", "only the newest N", "count", required=False),),
+        description=(
+            "The history is shared by all your shells and kept in a file that only you can read. A line that begins "
+            "with a space is not kept. Up, Down and Ctrl-R search it while you type."
+        ),
+        examples=(
+            Example("history 20", "the newest twenty"),
+            Example("history --search fork", "what was done with `fork`?", status=1),
+            Example("history --clear", "forget all of it"),
+        ),
+        exit_statuses=(("0", "success"), ("1", "`--search` found nothing, or something failed"), ERROR_STATUSES[1]),
+        environment=(("HISTSIZE", "how many entries are kept"),),
+        files=(("history", "the history; the topic configuration says where it is"),),
+        see_also=("keys", "configuration"),
     ),
     Command(
         "version",
@@ -92,6 +105,8 @@ COMMANDS = (
         _version,
         family="shell",
         options=(Option(("-v", "--verbose"), "also of Python, and where files are kept"),),
+        examples=(Example("version --verbose", "what to tell when something is wrong"),),
+        see_also=("status", "configuration"),
     ),
     Command(
         "exit",
@@ -99,5 +114,15 @@ COMMANDS = (
         _exit,
         family="shell",
         operands=(Operand("STATUS", "exit status; none: that of the last command", "int", required=False),),
+        description=(
+            "The EXIT trap is run. An interactive shell that has jobs warns once; its jobs end with it, unless they "
+            "were disowned or started with `nohup`. In a subshell only that is left."
+        ),
+        examples=(
+            Example("exit 3", "with a status", status=3),
+            Example('(exit 5); echo "$?"', "leave a subshell", output="5"),
+        ),
+        exit_statuses=(("STATUS", "the one given, 0 to 255"), ("2", "STATUS is no number")),
+        see_also=("return", "trap", "disown"),
     ),
 )

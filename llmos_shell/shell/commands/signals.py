@@ -12,7 +12,7 @@ from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.syscalls import PROC_INFO, PROC_KILL, PROC_LIMITS, PROC_NICE, Kill, Nice, Pid, SetLimits
 from llmos_shell.abi.types import Limits, ProcessInfo, Signal
 from llmos_shell.shell.arguments import SIGNAL_NUMBERS, parse_duration, parse_integer
-from llmos_shell.shell.command import Args, Command, Context, Example, Operand, Option, UsageError
+from llmos_shell.shell.command import ERROR_STATUSES, Args, Command, Context, Example, Operand, Option, UsageError
 from llmos_shell.shell.limits import set_shell_limits, shell_limits
 from llmos_shell.shell.tables import to_json
 from llmos_shell.shell.targets import resolve
@@ -158,12 +158,17 @@ def _show(context: Context, whose: str, limits: Limits, as_json: bool) -> None:
         context.out.write(f"  {name}  {'unlimited' if value is None else value}\n")
 
 
+_PER_PID = (("0", "success"), ("1", "at least one of them failed; the others are done"), ERROR_STATUSES[1])
+_CONVERSATION = "pid=$(chat -d)"
+_JOB = "sleep 100 &"
+
 COMMANDS = (
     Command(
         "kill",
         "end a process, or send it another signal",
         _kill,
         family="processes",
+        synopsis=("kill [-s SIGNAL | -SIGNAL] [-t] PID…", "kill -l"),
         options=(
             Option(("-s", "--signal"), "its name or number; also as -SIGNAL", "SIGNAL", "signal", Signal.TERM),
             _TREE,
@@ -174,10 +179,18 @@ COMMANDS = (
         description=(
             "TERM lets the process finish its step and end (exit status 143), KILL ends it at once (137), INT is what "
             "Ctrl-C sends: a generation ends and keeps its text, a conversation only ends its turn. STOP pauses, CONT "
-            "continues."
+            "continues. What an ended process said is kept: `log` shows it, `fork` goes on from there.\n\n"
+            "A number means a process of `ps` first, then a program in a job of this shell; `command -p "
+            "kill` reaches other programs of the host."
         ),
-        see_also=("stop", "signals"),
-        examples=(Example("kill 12", "ask process 12 to end"), Example("kill -9 %1", "end job 1 whatever it does")),
+        examples=(
+            Example("kill 12", "ask process 12 to end", before=_CONVERSATION),
+            Example("kill -9 %1", "end job 1 whatever it does", before=_JOB),
+            Example("kill -t 12", "a process and all that was forked from it", before=_CONVERSATION),
+            Example("kill -INT 12", "end the answer, not the conversation", before=_CONVERSATION),
+        ),
+        exit_statuses=_PER_PID,
+        see_also=("stop", "cont", "jobs", "signals"),
     ),
     Command(
         "stop",
@@ -186,10 +199,28 @@ COMMANDS = (
         family="processes",
         options=(_TREE,),
         operands=_PIDS,
-        examples=(Example("stop 12", "until `cont 12`"),),
+        description=(
+            "The same as `kill -STOP`. A stopped process gets no device time; where its memory is needed by others, it "
+            "is parked or dropped, and comes back with `cont`. Time limits go on counting."
+        ),
+        examples=(
+            Example("stop 12", "until `cont 12`", before=_CONVERSATION),
+            Example("stop -t 12", "a process and all that was forked from it", before=_CONVERSATION),
+        ),
+        exit_statuses=_PER_PID,
+        see_also=("cont", "kill", "signals", "memory"),
     ),
     Command(
-        "cont", "continue processes that were stopped", _cont, family="processes", options=(_TREE,), operands=_PIDS
+        "cont",
+        "continue processes that were stopped",
+        _cont,
+        family="processes",
+        options=(_TREE,),
+        operands=_PIDS,
+        description="The same as `kill -CONT`. They go on as if nothing had happened.",
+        examples=(Example("stop 12; cont 12", "a short pause", before=_CONVERSATION),),
+        exit_statuses=_PER_PID,
+        see_also=("stop", "bg", "fg", "signals"),
     ),
     Command(
         "renice",
@@ -201,8 +232,16 @@ COMMANDS = (
             *_PIDS,
         ),
         rewrite=_rewrite_renice,
-        description="Each step is worth about a quarter more or less device time; 0 is what processes start with.",
-        examples=(Example("renice 10 12", "let others go first"), Example("renice -5 12", "let it go first")),
+        description=(
+            "Each step is worth about a quarter more or less device time; 0 is what processes start with. `renice -n N "
+            "-p PID`, as elsewhere, works too."
+        ),
+        examples=(
+            Example("renice 10 12", "let others go first", before=_CONVERSATION),
+            Example("renice -5 12", "let it go first", before=_CONVERSATION),
+        ),
+        exit_statuses=_PER_PID,
+        see_also=("nice", "ps", "scheduling"),
     ),
     Command(
         "ulimit",
@@ -216,10 +255,16 @@ COMMANDS = (
             Option(("--json",), "as JSON"),
         ),
         operands=(Operand("PID", "processes; none: what this shell starts from now on", "pid", False, True),),
-        description="A process that reaches a limit ends with exit status 124. `unlimited` takes a limit away.",
-        examples=(
-            Example("ulimit -t 60 30", "process 30 may take a minute"),
-            Example("ulimit -n 500", "a default for this shell"),
+        description=(
+            "A process that reaches a limit ends with exit status 124 and keeps its text. `unlimited` takes a limit "
+            "away. Without an option the limits are shown."
         ),
+        examples=(
+            Example("ulimit -t 60 12", "process 12 may take a minute", before=_CONVERSATION),
+            Example("ulimit -n 500; ulimit", "a default for this shell"),
+            Example("ulimit -n unlimited", "… and none again"),
+        ),
+        exit_statuses=_PER_PID,
+        see_also=("run", "nice", "exit-statuses", "memory"),
     ),
 )

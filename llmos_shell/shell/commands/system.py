@@ -24,7 +24,7 @@ from llmos_shell.abi.syscalls import (
 )
 from llmos_shell.abi.types import Event
 from llmos_shell.ipc.client import Client, ConnectionLost, connect
-from llmos_shell.shell.command import Args, Command, Context, Example, Operand, Option, UsageError
+from llmos_shell.shell.command import ERROR_STATUSES, Args, Command, Context, Example, Operand, Option, UsageError
 from llmos_shell.shell.streaming import Progress
 from llmos_shell.shell.tables import Column, Style, clean, duration, render, size, style_of, to_json
 
@@ -216,7 +216,13 @@ COMMANDS = (
         _status,
         family="system",
         options=(Option(("--json",), "as JSON, with all fields"),),
-        description="Starts no daemon: without one the exit status is 3.",
+        description="Shows version, processes, sessions, policy, speed, and the workers. Starts no daemon.",
+        examples=(
+            Example("status", "is all well?", before="daemon start"),
+            Example("status --json | grep -c up", "for a program", before="daemon start"),
+        ),
+        exit_statuses=(("0", "the daemon runs"), *ERROR_STATUSES, ("3", "the daemon does not run")),
+        see_also=("daemon", "top", "dmesg"),
     ),
     Command(
         "dmesg",
@@ -229,6 +235,19 @@ COMMANDS = (
             Option(("-l", "--level"), "this level and above", "LEVEL", "|".join(_LEVELS), "info"),
             Option(("--json",), "as JSON, one message per line"),
         ),
+        description=(
+            "What the daemon and its workers have to say since it was started: models loaded and unloaded, processes "
+            "parked, workers that died, mistakes in `models.toml`. Each line has its time, its level, who says it, and "
+            "the PID of the process it is about."
+        ),
+        examples=(
+            Example("dmesg | tail -n 5", "the newest"),
+            Example("dmesg -l warning", "only what matters"),
+            Example("dmesg -f", "as they come", untested="never ends by itself"),
+        ),
+        files=(("llmosd.log", "the daemon's log; the topic configuration says where it is"),),
+        environment=(("LLMOS_LOG", "level of the log file"),),
+        see_also=("status", "daemon", "log"),
     ),
     Command(
         "daemon",
@@ -242,8 +261,18 @@ COMMANDS = (
         operands=(Operand("ACTION", "what to do", "start|stop|restart|status", required=False),),
         description=(
             "The daemon is started by whatever needs it first. When it is stopped, processes stay in its journal and "
-            "carry on after the next start."
+            "carry on after the next start. One that was started so ends by itself when it has had neither clients nor "
+            "processes for a while."
         ),
+        examples=(
+            Example("daemon restart > pid.txt", "processes carry on"),
+            Example("daemon stop", "until the next command that needs it"),
+            Example("daemon --foreground", "under a service manager", untested="never ends by itself"),
+        ),
+        exit_statuses=(("0", "success"), *ERROR_STATUSES, ("3", "with `status`: the daemon does not run")),
+        environment=(("LLMOS_IDLE_SECONDS", "ends after so long without clients and processes"),),
+        files=(("llmosd.sock", "its socket"), ("llmosd.log", "its log"), ("journal.db", "its journal")),
+        see_also=("status", "dmesg", "configuration"),
     ),
     Command(
         "sched",
@@ -252,6 +281,14 @@ COMMANDS = (
         family="system",
         options=(Option(("--json",), "as JSON"),),
         operands=(Operand("POLICY", "`set NAME`, or just the name", "policy", required=False, many=True),),
-        examples=(Example("sched set fifo", "first come, first served"),),
+        description=(
+            "The policy decides which processes run when not all can: the topic scheduling describes them. It can be "
+            "changed at any time, and is in force until the daemon ends."
+        ),
+        examples=(
+            Example("sched", "which one is in force?"),
+            Example("sched set fifo; sched set fair", "first come, first served; and back"),
+        ),
+        see_also=("nice", "renice", "top", "scheduling"),
     ),
 )

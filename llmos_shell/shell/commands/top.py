@@ -23,7 +23,7 @@ from llmos_shell.abi.syscalls import (
 from llmos_shell.abi.types import Kind, ProcessInfo
 from llmos_shell.ipc.client import Client
 from llmos_shell.ipc.session import Session
-from llmos_shell.shell.command import Args, Command, Context, Option
+from llmos_shell.shell.command import Args, Command, Context, Example, Option
 from llmos_shell.shell.commands.processes import SORT_KEYS, process_table
 from llmos_shell.shell.tables import Style, cut, duration, size, style_of, to_json
 
@@ -175,6 +175,16 @@ COMMANDS = (
             Option(("-s", "--sessions"), "also sessions (connected clients)"),
             Option(("--json",), "one frame as JSON"),
         ),
-        description=_HELP[0].upper() + _HELP[1:] + ".",
+        description=(
+            "Keys: " + _HELP + ".\n\n"
+            "Off a terminal one frame is printed, as with `--once`. The first lines sum up daemon and pools; the "
+            "table is that of `ps`. A daemon that was stopped on purpose stays stopped."
+        ),
+        examples=(
+            Example("top", "watch", untested="fills the terminal"),
+            Example("top --once --sort memory", "one frame, the largest first"),
+            Example("top --json | head -c 300 > frame.json", "a frame for a program"),
+        ),
+        see_also=("ps", "free", "status", "scheduling"),
     ),
 )

@@ -25,9 +25,8 @@ MANUALS = [pytest.param(manual, id=manual.name) for manual in all_manuals()]
 @pytest.mark.parametrize("manual", MANUALS)
 def test_a_manual_is_complete(manual: Manual) -> None:
     assert re.match(r"[a-z]", manual.summary) and not manual.summary.endswith(".")
-    if manual.see_also:
-        assert manual.examples, "every command has an example"
-    assert all(map(has_page, manual.see_also)), manual.see_also
+    assert manual.examples, "every command has an example"
+    assert manual.see_also and all(map(has_page, manual.see_also)), manual.see_also
     assert manual.name not in manual.see_also or manual.name in topics.NAMES
     assert not isinstance(manual, Command) or manual.family in FAMILIES
     for option in manual.options:
