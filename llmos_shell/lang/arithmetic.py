@@ -21,6 +21,9 @@ class Variables(Protocol):
     def assign(self, name: str, value: str) -> None:
         """Sets a variable."""
 
+    def subscript(self, name: str, index: str) -> str:
+        """The text of an index that means the same, and changes nothing when it is evaluated."""
+
     def element(self, name: str, index: str) -> str | None:
         """An element of an array, by the text of its index; None when unset."""
 
@@ -127,17 +130,18 @@ def _constant(text: str) -> int:
 def _variable(name: str) -> Compiled:
     base, bracket, rest = name.partition("[")
     index = rest[:-1]
+    if bracket:
+        return lambda variables: _value(base, variables.element(base, index), variables)
+    return lambda variables: _value(base, variables.lookup(base), variables)
 
-    def value(variables: Variables) -> int:
-        text = variables.element(base, index) if bracket else variables.lookup(name)
-        if not text:
-            return 0
-        match = _INTEGER.match(text)
-        if match is not None and len(text) < 20:
-            return wrap(int(match.group(1)))
-        return _indirect(name, text, variables)
 
-    return value
+def _value(name: str, text: str | None, variables: Variables) -> int:
+    if not text:
+        return 0
+    match = _INTEGER.match(text)
+    if match is not None and len(text) < 20:
+        return wrap(int(match.group(1)))
+    return _indirect(name, text, variables)
 
 
 _nesting = 0
@@ -303,35 +307,37 @@ def _combine(operator: str, left: Compiled, right: Compiled) -> Compiled:
     return lambda variables: operation(left(variables), right(variables))
 
 
-def _setter(name: str) -> Callable[[Variables, str], None]:
-    """What sets a variable, or an element of an array."""
-    base, bracket, rest = name.partition("[")
-    index = rest[:-1]
-    if bracket:
-        return lambda variables, value: variables.assign_element(base, index, value)
-    return lambda variables, value: variables.assign(name, value)
+class _Place:
+    """What can be assigned to: a variable, or an element of an array, whose index is evaluated once for each use."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._bracket, rest = name.partition("[")
+        self._index = rest[:-1]
+
+    def change(
+        self, variables: Variables, new: Callable[[Variables, int], int], *, first: bool = True
+    ) -> tuple[int, int]:
+        """Sets it to what `new` makes of its value; the value before and after."""
+        if not self._bracket:
+            old = _value(self._name, variables.lookup(self._name), variables) if first else 0
+            result = new(variables, old)
+            variables.assign(self._name, str(result))
+            return old, result
+        index = variables.subscript(self._name, self._index)
+        old = _value(self._name, variables.element(self._name, index), variables) if first else 0
+        result = new(variables, old)
+        variables.assign_element(self._name, index, str(result))
+        return old, result
 
 
 def _assign(name: str, value: Compiled, operator: str) -> Compiled:
-    current, set_to = _variable(name), _setter(name)
-    operation = _OPERATIONS.get(operator)
-
-    def run(variables: Variables) -> int:
-        result = value(variables) if operation is None else operation(current(variables), value(variables))
-        set_to(variables, str(result))
-        return result
-
-    return run
+    place, operation = _Place(name), _OPERATIONS.get(operator)
+    if operation is None:
+        return lambda variables: place.change(variables, lambda given, _: value(given), first=False)[1]
+    return lambda variables: place.change(variables, lambda given, old: operation(old, value(given)))[1]
 
 
 def _step(name: str, operator: str, *, after: bool) -> Compiled:
-    current, set_to = _variable(name), _setter(name)
-    change = 1 if operator == "++" else -1
-
-    def run(variables: Variables) -> int:
-        old = current(variables)
-        new = wrap(old + change)
-        set_to(variables, str(new))
-        return old if after else new
-
-    return run
+    place, change = _Place(name), 1 if operator == "++" else -1
+    which = 0 if after else 1
+    return lambda variables: place.change(variables, lambda _, old: wrap(old + change))[which]

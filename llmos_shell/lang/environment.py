@@ -28,6 +28,9 @@ class Environment(Protocol):
     def array(self, name: str) -> Mapping[int, str] | Mapping[str, str] | None:
         """An array's elements in order; None if it is no array."""
 
+    def subscript(self, name: str, index: str) -> str:
+        """The text of an index that means the same, and changes nothing when it is evaluated."""
+
     def element(self, name: str, index: str) -> str | None:
         """An element of an array, None when unset; a variable that is no array is its own element 0."""
 

@@ -156,6 +156,11 @@ class ExpansionEnvironment:
         array = self._array(name)
         return None if array is None else array.items
 
+    def subscript(self, name: str, index: str) -> str:
+        """An index that can be used more than once."""
+        array = self._array(name)
+        return index if array is not None and array.associative else str(evaluate(index, self))
+
     def element(self, name: str, index: str) -> str | None:
         """An element of an array; a variable that is no array is its own element 0."""
         array = self._array(name)

@@ -25,7 +25,7 @@ def choose(shell: Shell, values: list[str]) -> Iterator[str]:
         write_all(shell.files.get(2), text.encode("utf-8", "surrogateescape"))
         line, complete = read_line(shell.files.get(0), b"\n", raw=False)
         if not line and not complete:
-            shell.say("")
+            write_all(shell.files.get(1), b"\n")
             return
         answer = line.strip()
         shell.assign("REPLY", line)
