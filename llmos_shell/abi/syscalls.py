@@ -103,6 +103,19 @@ class Input(Struct, frozen=True, omit_defaults=True):
     sampling: dict[str, Any] = {}  # changed from this turn on
 
 
+class Rewrite(Struct, frozen=True, omit_defaults=True):
+    """Changes what a sleeping chat has in mind; what it has said stays in its output.
+
+    The first `keep` turns stay (None: all), then `messages` are appended; a system prompt counts as no turn: it stays,
+    unless `system` replaces it ("": there is none any more). The KV of what stays the same is kept.
+    """
+
+    pid: int
+    keep: int | None = None
+    system: str | None = None
+    messages: tuple[Message, ...] = ()
+
+
 class InputTaken(Struct, frozen=True):
     """Where the answer will start in the process's output."""
 
@@ -137,7 +150,8 @@ class Fork(Struct, frozen=True, omit_defaults=True):
     """Copies a process (also an ended one) `count` times; a child continues from the same tokens.
 
     A child of a generating process keeps generating, with a seed of its own unless `keep_seed`; a child of a chat
-    sleeps, ready for input; a child of a process that ended by itself is a chat too, so that it can be talked to.
+    sleeps, ready for input; a child of a process that ended by itself is a chat too, so that it can be talked to. With
+    `again` a child gives the source's present or last answer anew, from where the prompt ends, with the next seeds.
     """
 
     pid: int
@@ -145,6 +159,7 @@ class Fork(Struct, frozen=True, omit_defaults=True):
     nice: int | None = None
     detached: bool = False
     keep_seed: bool = False
+    again: bool = False
 
 
 class Forked(Struct, frozen=True):
@@ -167,6 +182,7 @@ class Transcript(Struct, frozen=True):
     model: str
     turns: tuple[Turn, ...]
     seed: int
+    length: int = 0  # characters of its output so far, where following goes on
 
 
 # -- models, memory, scheduler, system -------------------------------------------------------------------------------
@@ -307,6 +323,7 @@ PROC_KILL = Syscall("proc.kill", "send a signal to a process", Kill, Nothing, "p
 PROC_NICE = Syscall("proc.nice", "change a process's priority", Nice, Nothing, "proc.signal")
 PROC_WAIT = Syscall("proc.wait", "wait for a process to exit", Wait, ExitInfo | None, "proc.read")
 PROC_INPUT = Syscall("proc.input", "give a chat its next message", Input, InputTaken, "proc.write")
+PROC_REWRITE = Syscall("proc.rewrite", "change what a chat has in mind", Rewrite, Nothing, "proc.write")
 PROC_FOLLOW = Syscall("proc.follow", "stream a process's output", Follow, Output, "proc.read", streams=True)
 PROC_FORK = Syscall("proc.fork", "copy a process", Fork, Forked, "proc.spawn")
 PROC_LIMITS = Syscall("proc.limits", "set a process's limits", SetLimits, Nothing, "proc.signal")

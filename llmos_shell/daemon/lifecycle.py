@@ -110,6 +110,14 @@ def refuse_input(core: Core, process: Process) -> None:
     process.notify()
 
 
+def rewrite(core: Core, process: Process, turns: list[Turn]) -> None:
+    """A sleeping chat has other turns in mind; its tokens are compared with them when it gets its next message."""
+    process.turns = turns
+    process.known = 0
+    core.save(process)
+    process.notify()
+
+
 def sleep(core: Core, process: Process) -> None:
     """A chat waits for its first input."""
     process.phase = Phase.IDLE

@@ -100,7 +100,9 @@ class Pager:
         source, shared = (match.seq, match.tokens) if match is not None else (None, 0)
         origin = process.origin
         if origin is not None and origin in ledger and origin in self.bound:
-            held = min(ledger.length(origin), len(tokens))
+            held = min(
+                ledger.length(origin), len(tokens) - (process.phase is Phase.READY)
+            )  # its next token needs logits
             parent = self.bound[origin]
             if held > shared and parent.scope == process.scope and parent.tokens[:held] == tokens[:held]:
                 return origin, held

@@ -69,7 +69,8 @@ class Tokenizer:
         if process.raw:
             text = "".join(turn.text for turn in process.turns[known:])
             tokens = await self.ask(abi.Tokenize(0, text=text, special=not known))
-            return len(process.tokens), tokens.tokens
+            keep = len(process.tokens) if known else _common(process.tokens, tokens.tokens)
+            return keep, tokens.tokens if known else tokens.tokens[keep:]
         answer = await self.ask(abi.Tokenize(0, messages=process.messages(), known=known))
         if known and not answer.whole:
             return len(process.tokens), answer.tokens

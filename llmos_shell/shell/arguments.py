@@ -201,7 +201,7 @@ def _next(command: Command, option: Option, flag: str, words: list[str]) -> str:
 
 
 def _store(command: Command, option: Option, flag: str, text: str, args: Args) -> None:
-    value = _convert(command, text, option.type, f"{flag} {option.value}")
+    value = convert(command.name, text, option.type, f"{flag} {option.value}")
     args[option.name] = (*args[option.name], value) if option.repeat else value
 
 
@@ -220,22 +220,23 @@ def _take_operands(command: Command, words: list[str], args: Args) -> None:
 
 
 def _operand(command: Command, operand: Operand, word: str) -> Any:
-    return _convert(command, word, operand.type, operand.name)
+    return convert(command.name, word, operand.type, operand.name)
 
 
-def _convert(command: Command, text: str, kind: str, where: str) -> Any:
+def convert(command: str, text: str, kind: str, where: str) -> Any:
+    """A word as a value of that type; `where` names the option or operand. Raises `UsageError`."""
     if "|" in kind:
         choices = kind.split("|")
         if text not in choices:
-            raise UsageError(f"{where}: `{text}` is not one of {', '.join(choices)}: try `{command.name} --help`")
+            raise UsageError(f"{where}: `{text}` is not one of {', '.join(choices)}: try `{command} --help`")
         return text
-    convert, called = CONVERTERS[kind]
+    read, called = CONVERTERS[kind]
     try:
-        return convert(text)
+        return read(text)
     except OverflowError:
         raise UsageError(f"{where}: {text} is too large") from None
     except ValueError:
-        raise UsageError(f"{where}: `{text}` is not {called}: try `{command.name} --help`") from None
+        raise UsageError(f"{where}: `{text}` is not {called}: try `{command} --help`") from None
 
 
 def _unknown(command: Command, flag: str, options: dict[str, Option]) -> UsageError:

@@ -35,7 +35,6 @@ from llmos_shell.shell.streaming import (
     describe_prefill,
     follow_output,
 )
-from llmos_shell.shell.transcripts import output_length
 
 if TYPE_CHECKING:
     from llmos_shell.shell.command import Context
@@ -115,7 +114,7 @@ class Conversation:
     def catch_up(self) -> Transcript:
         """The transcript, and the offset moved to its end."""
         transcript = self.transcript()
-        self.offset = output_length(transcript)
+        self.offset = transcript.length
         return transcript
 
     def end(self) -> int:

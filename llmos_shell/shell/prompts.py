@@ -1,53 +1,37 @@
-"""Where a prompt comes from: the words of a command, its standard input, or both; and sampling given as options."""
+"""Where a prompt comes from: words, standard input, a template, attached files. And which model it is for."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from llmos_shell.abi.errors import Code, LlmosError
-from llmos_shell.shell.command import Args, Option, UsageError
+from llmos_shell.shell.command import Option, UsageError
+from llmos_shell.shell.settings import default_model
 
 if TYPE_CHECKING:
     from llmos_shell.shell.command import Context
 
 MODEL_OPTION = Option(("-m", "--model"), "a name of `models`, or a weights file", "MODEL", "model")
 
-SAMPLING_OPTIONS = (
-    Option(("-n", "--tokens"), "generate at most N tokens", "N", "count"),
-    Option(("-t", "--temperature"), "0 always takes the likeliest token", "T", "float"),
-    Option(("--top-k",), "choose among the K likeliest tokens; 0: off", "K", "count"),
-    Option(("--top-p",), "… among the likeliest that make up probability P; 1: off", "P", "float"),
-    Option(("--min-p",), "… among those at least P times as likely as the likeliest; 0: off", "P", "float"),
-    Option(("--repeat-penalty",), "make repetitions less likely; 1: off", "X", "float"),
-    Option(("--seed",), "the same seed gives the same text", "N", "count"),
-    Option(("--stop",), "end before this text", "TEXT", repeat=True),
-    Option(("--grammar",), "a GBNF grammar that the text must obey", "FILE", "file"),
-    Option(("--schema",), "a JSON schema that the text must obey", "FILE", "file"),
-    Option(("--logprobs",), "report N alternatives per token (with `-o json`)", "N", "count"),
+PROMPT_OPTIONS = (
+    Option(
+        ("-f", "--file"),
+        "a template for the prompt, with {{prompt}}, {{stdin}}, {{files}} and {{NAME}}",
+        "FILE",
+        "file",
+    ),
+    Option(
+        ("-a", "--attach"),
+        "give it this text file along, with its name; `-`: standard input",
+        "FILE",
+        "file",
+        repeat=True,
+    ),
 )
-"""Options that `run`, `ask` and `chat` have in common."""
-
-_FIELDS = {
-    "tokens": "max_tokens",
-    "temperature": "temperature",
-    "top_k": "top_k",
-    "top_p": "top_p",
-    "min_p": "min_p",
-    "repeat_penalty": "repeat_penalty",
-    "seed": "seed",
-    "logprobs": "logprobs",
-}
-_RANGES: dict[str, tuple[float, float]] = {
-    "temperature": (0, 100),
-    "top_p": (0, 1),
-    "min_p": (0, 1),
-    "repeat_penalty": (0.01, 100),
-    "logprobs": (0, 100),
-    "seed": (0, 2**64 - 1),
-}
+"""Where `run` and `ask` have prompts from, besides their words and standard input."""
 
 
 class Prompt(Struct, frozen=True):
@@ -57,45 +41,97 @@ class Prompt(Struct, frozen=True):
     text: str
 
 
-def sampling_of(args: Args) -> dict[str, Any]:
-    """The fields of `Sampling` that the options set. Raises `UsageError` for values that mean nothing."""
-    chosen: dict[str, Any] = {}
-    for option, field in _FIELDS.items():
-        if args.get(option) is not None:
-            chosen[field] = check_range(option, args[option])
-    if args.get("stop"):
-        chosen["stop"] = list(args.stop)
-    if args.get("grammar") and args.get("schema"):
-        raise UsageError("--grammar and --schema exclude each other: give one of them")
-    for option, field in (("grammar", "grammar"), ("schema", "json_schema")):
-        if args.get(option):
-            chosen[field] = read_text_file(args[option])
-    return chosen
-
-
-def check_range(option: str, value: Any) -> Any:
-    """The value if it makes sense for this option. Raises `UsageError`."""
-    low, high = _RANGES.get(option, (0, float("inf")))
-    if not low <= value <= high:
-        raise UsageError(f"--{option.replace('_', '-')} {value}: must be from {low} to {high}")
-    return value
-
-
-def gather(context: Context, model: str | None, words: Sequence[str], *, names: Sequence[str] | None = None) -> Prompt:
+def gather(
+    context: Context,
+    model: str | None,
+    words: Sequence[str],
+    *,
+    names: Sequence[str] | None = None,
+    template: str | None = None,
+    files: Sequence[str] = (),
+) -> Prompt:
     """The prompt: the words joined by spaces, or standard input, or both (the words, then the input).
 
-    Without `model`, a first word that is a weights file or one of `names` is the model, if a prompt is left without it.
+    `files` come before both, because questions about the same files then begin alike and share their memory; beside
+    them standard input is one of them. A `template` says itself where each of these goes; what it does not name is
+    added. Without `model`, a first word that is a weights file or one of `names` is the model, if a prompt is left
+    without it.
     """
     words = list(words)
-    piped = read_stdin(context) if not stdin_is_terminal(context) else None
-    if model is None and words and (len(words) > 1 or piped) and is_model(context, words[0], names):
+    parts = _Parts(context, files)
+    more = len(words) > 1 or template or files or parts.has_input
+    if model is None and words and more and is_model(context, words[0], names):
         model = words.pop(0)
-    parts = [part for part in (" ".join(words), piped) if part]
-    if not words and piped is None:
+    parts.words = " ".join(words)
+    if template is not None:
+        text = _from_template(context, template, parts)
+    elif not words and not files and not parts.has_input:
         raise UsageError("PROMPT is missing: give a text, or pipe one in")
-    text = "\n".join(parts)
+    else:
+        text = parts.rest(())
     check_text(text, "the prompt")
-    return Prompt(resolve_model(model or ""), text)
+    return Prompt(resolve_model(model or default_model(context)), text)
+
+
+class _Parts:
+    """What a prompt is made of; standard input is read once, and where a `-` among the files asks for it, as a file."""
+
+    def __init__(self, context: Context, files: Sequence[str]) -> None:
+        self._context = context
+        self._files = files
+        self.words = ""
+        self.input = None if stdin_is_terminal(context) and "-" not in files else context.stdin.read()
+
+    @property
+    def has_input(self) -> bool:
+        """Whether there is any standard input."""
+        return bool(self.input)
+
+    def given(self) -> str:
+        """For `{{prompt}}`."""
+        if not self.words:
+            raise LlmosError(Code.EINVAL, "the template wants a {{prompt}}", hint="give one as words")
+        return self.words
+
+    def stdin(self) -> str:
+        """For `{{stdin}}`."""
+        if self.input is None:
+            raise LlmosError(Code.EINVAL, "the template wants {{stdin}}", hint="pipe a text in")
+        return decode(self.input, "standard input").rstrip("\n")
+
+    def files(self, *, with_input: bool = False) -> str:
+        """For `{{files}}`: those of the options, and standard input if it is to be one of them."""
+        from llmos_shell.shell.attachments import attachment, text_of, wrapped
+
+        def one(path: str) -> str:
+            return wrapped(text_of(self.input or b"", "standard input"), "stdin") if path == "-" else attachment(path)
+
+        last = ("-",) if with_input and self._files and self.input and "-" not in self._files else ()
+        return "\n".join(one(path) for path in (*self._files, *last))
+
+    def rest(self, named: Collection[str], text: str = "") -> str:
+        """Files, then `text` or the words, then standard input, without those that are `named` in the text already."""
+        loose = "stdin" not in named and not self._files and self.input
+        parts = [
+            "" if "files" in named else self.files(with_input="stdin" not in named),
+            text,
+            "" if "prompt" in named else self.words,
+            decode(self.input or b"", "standard input") if loose else "",
+        ]
+        return "\n".join(part for part in parts if part)
+
+
+def _from_template(context: Context, path: str, parts: _Parts) -> str:
+    from llmos_shell.shell.templates import fill, names_in
+
+    template = read_text_file(path).rstrip("\n")
+    named = names_in(template)
+    given = {
+        "prompt": parts.given,
+        "stdin": parts.stdin,
+        "files": lambda: parts.files(with_input="stdin" not in named),
+    }
+    return parts.rest(named, fill(template, path, context.shell.get, given))
 
 
 def is_model(context: Context, word: str, names: Sequence[str] | None = None) -> bool:
@@ -132,11 +168,6 @@ def stdin_is_terminal(context: Context) -> bool:
         return context.stdin.isatty()
     except ValueError:
         return True
-
-
-def read_stdin(context: Context) -> str:
-    """All of standard input. Raises EINVAL unless it is UTF-8."""
-    return decode(context.stdin.read(), "standard input")
 
 
 def read_text_file(path: str) -> str:

@@ -9,7 +9,6 @@ from llmos_shell.shell.tables import Style
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from llmos_shell.abi.syscalls import Transcript
     from llmos_shell.abi.types import Turn
 
 GENERATED = ("assistant", "completion")
@@ -19,11 +18,6 @@ PLAIN = Style()
 
 _LABELS = {"system": "system", "user": "you", "assistant": "model"}
 _COLOURS = {"system": "dim", "user": "cyan", "assistant": "green"}
-
-
-def output_length(transcript: Transcript) -> int:
-    """How many characters of the process's output the transcript shows: where to follow on."""
-    return sum(len(turn.text) for turn in transcript.turns if turn.role in GENERATED)
 
 
 def render_transcript(turns: Sequence[Turn], style: Style = PLAIN, clean: Callable[[str], str] = str) -> str:

@@ -13,6 +13,7 @@ from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.types import ExitInfo, Kind, ProcessInfo, State
 from llmos_shell.daemon import lifecycle, signals
 from llmos_shell.daemon.follow import Follower
+from llmos_shell.daemon.handlers.rewrite import rewrite
 from llmos_shell.daemon.handlers.start import check_limits, check_nice, fork, spawn, take_input
 from llmos_shell.daemon.process import Figures, Phase, Process
 from llmos_shell.daemon.record import decode_record, from_record
@@ -130,7 +131,9 @@ async def adopt(context: Context, args: abi.Adopt) -> abi.Nothing:
 async def transcript(context: Context, args: abi.Pid) -> abi.Transcript:
     """What was asked and said."""
     process = await context.core.recall(args.pid)
-    return abi.Transcript(process.pid, process.model, process.transcript(), process.sampling.seed or 0)
+    return abi.Transcript(
+        process.pid, process.model, process.transcript(), process.sampling.seed or 0, process.output.length
+    )
 
 
 # -- shared ------------------------------------------------------------------------------------------------------------
@@ -182,6 +185,7 @@ HANDLERS: dict[str, Handler] = {
     "proc.nice": nice,
     "proc.wait": wait,
     "proc.input": take_input,
+    "proc.rewrite": rewrite,
     "proc.follow": follow,
     "proc.fork": fork,
     "proc.limits": limits,

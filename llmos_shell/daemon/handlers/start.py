@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -13,6 +14,7 @@ from llmos_shell.abi import syscalls as abi
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.types import Kind, KvState, Limits, Message, ModelEntry, Reason, Sampling, Turn
 from llmos_shell.daemon import lifecycle, turns
+from llmos_shell.daemon.output import Output
 from llmos_shell.daemon.policies import NICE_MAX, NICE_MIN
 from llmos_shell.daemon.process import Phase, Process, printable
 from llmos_shell.daemon.syscalls import Context
@@ -115,7 +117,7 @@ async def fork(context: Context, args: abi.Fork) -> abi.Forked:
         raise LlmosError(Code.EINVAL, f"{args.pid} is a session and cannot be copied", pid=args.pid)
     core.registry.resolve(source.model)
     core.table.require_room(args.count)
-    children = [_copy(context, source, args) for _ in range(args.count)]
+    children = [_copy(context, source, args, number) for number in range(1, args.count + 1)]
     for child in children:
         lifecycle.spawned(core, child)
         if child.phase is Phase.NEW:
@@ -172,10 +174,7 @@ def _first_turns(args: abi.Spawn, entry: ModelEntry) -> list[Turn]:
     if args.prompt is not None:
         return [Turn("prompt", args.prompt)]
     messages: tuple[Message, ...] = args.messages or ()
-    for message in messages:
-        if message.role not in ("system", "user", "assistant"):
-            text = f"a message has the role {message.role!r}"
-            raise LlmosError(Code.EINVAL, text, hint="use system, user or assistant")
+    check_roles(messages)
     if entry.system and not (messages and messages[0].role == "system"):
         messages = (Message("system", entry.system), *messages)
     return [Turn(message.role, message.content) for message in messages]
@@ -202,12 +201,15 @@ def _name(args: abi.Spawn) -> str:
     return line if len(line) <= NAME_LENGTH else line[: NAME_LENGTH - 1] + "…"
 
 
-def _copy(context: Context, source: Process, args: abi.Fork) -> Process:
+def _copy(context: Context, source: Process, args: abi.Fork, number: int) -> Process:
     """A child with the same tokens and text. Where it goes on depends on what the source was doing."""
     core = context.core
     sampling = source.sampling
     if not args.keep_seed:
-        sampling = structs.replace(sampling, seed=secrets.randbits(64))
+        seed = (
+            (sampling.seed or 0) + number if args.again else secrets.randbits(64)
+        )  # anew: repeatable, if the first is
+        sampling = structs.replace(sampling, seed=seed % (1 << 64))
     ppid, session = (INIT, 0) if args.detached else (context.caller.pid, context.caller.pid)
     child = Process(
         core.table.next_pid(), source.name, Kind.MODEL, ppid=ppid, session=session, model=source.model,
@@ -233,8 +235,33 @@ def _copy(context: Context, source: Process, args: abi.Fork) -> Process:
         child.held = ""
         child.turns.append(Turn(child.answer_role, child.output.read(child.turn_offset), 0, Reason.INTERRUPT))
         child.known = len(child.turns)
+    if args.again:
+        _begin_again(child, source)
     core.journal.append(child.pid, 0, child.tokens[:], child.output.read(0), turn=len(child.turns) - 1, role="fork")
     return child
+
+
+def _begin_again(child: Process, source: Process) -> None:
+    """Takes a copy back to where its source's present or last answer began."""
+    if not source.answering:
+        child.turns = list(source.turns)
+        if child.turns and child.turns[-1].role == child.answer_role:
+            child.turns.pop()
+    if not child.turns or child.turns[-1].role not in ("user", "prompt"):
+        raise LlmosError(Code.EINVAL, f"process {source.pid} was asked nothing that it could answer again")
+    fits = source.known and source.phase is not Phase.NEW and source.turn_start <= len(source.tokens)
+    start = source.turn_start if fits else 0
+    child.chat, child.limits, child.held = source.chat, source.limits, ""
+    child.tokens = source.tokens[:start]
+    child.prompt_tokens = start
+    child.kv = KvState.DROPPED if start else KvState.NONE
+    child.known = len(child.turns) if start else 0
+    child.phase = Phase.READY if start else Phase.NEW
+    child.output = Output(source.output.read(0, source.turn_offset))
+    for offset, mark in zip(source.output.mark_offsets, source.output.marks, strict=True):
+        if offset <= source.turn_offset:
+            child.output.marks.append(mark)
+            child.output.mark_offsets.append(offset)
 
 
 def merged(base: Sampling, changes: dict[str, Any]) -> Sampling:
@@ -273,6 +300,14 @@ def _check_sampling(s: Sampling) -> None:
     if len(s.stop) > MAX_STOPS or longest > MAX_STOP_LENGTH:
         text = f"there are {len(s.stop)} stop strings, the longest of {longest} characters"
         raise LlmosError(Code.EINVAL, text, hint=f"use at most {MAX_STOPS}, of at most {MAX_STOP_LENGTH} characters")
+
+
+def check_roles(messages: Sequence[Message]) -> None:
+    """Raises EINVAL for a message that nobody could have said."""
+    for message in messages:
+        if message.role not in ("system", "user", "assistant"):
+            text = f"a message has the role {message.role!r}"
+            raise LlmosError(Code.EINVAL, text, hint="use system, user or assistant")
 
 
 def check_nice(value: int) -> None:

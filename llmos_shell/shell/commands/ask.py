@@ -6,50 +6,55 @@ from collections.abc import Sequence
 
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.syscalls import MODEL_LIST, Nothing, Output, Spawn
-from llmos_shell.abi.types import Message, ModelStatus
+from llmos_shell.abi.types import ModelStatus
 from llmos_shell.shell.command import Args, Command, Context, Example, Operand, Option
-from llmos_shell.shell.commands.run import (
+from llmos_shell.shell.commands.run import BEST_OF, answer, check_options
+from llmos_shell.shell.generation import (
     LIMIT_OPTIONS,
     PROCESS_STATUSES,
     exit_status,
     follow_with_progress,
     limits_of,
-    print_text,
+    messages_of,
     spawn,
+    title,
 )
-from llmos_shell.shell.prompts import MODEL_OPTION, SAMPLING_OPTIONS, gather, sampling_of, stdin_is_terminal
+from llmos_shell.shell.prompts import MODEL_OPTION, PROMPT_OPTIONS, gather, stdin_is_terminal
+from llmos_shell.shell.settings import (
+    SAMPLING_OPTIONS,
+    SYSTEM_OPTIONS,
+    add_variables,
+    environment_of,
+    sampling_of,
+    system_of,
+)
 from llmos_shell.shell.tables import to_json
 
 
 def _ask(context: Context, args: Args) -> int:
     models: Sequence[ModelStatus] = context.client.call(MODEL_LIST, Nothing())
     names = [status.entry.name for status in models]
-    question = gather(context, args.model, args.QUESTION, names=names)
+    about_shell = not any(args[name] for name in _BEYOND_SHELL) and args.system is None
+    question = gather(context, args.model, args.QUESTION, names=names, template=args.file, files=args.attach)
     model = next((m for m in models if m.entry.name == question.model or (m.default and not question.model)), None)
-    if model is not None and model.entry.role == "assistant" and args.system is None:
+    if model is not None and model.entry.role == "assistant" and about_shell:
         return consult(context, question.text, model.entry.name, names, as_json=args.output == "json")
-    system = (Message("system", args.system),) if args.system else ()
+    add_variables(context, "ask", args, (*SAMPLING_OPTIONS, *SYSTEM_OPTIONS))
+    check_options(args)
     request = Spawn(
         model=question.model,
-        messages=(*system, Message("user", question.text)),
-        name=_name("ask", question.text),
+        messages=messages_of(system_of(context, args), question.text),
+        name=title("ask", question.text),
         nice=context.nice,
         sampling=sampling_of(args),
         limits=limits_of(context, args),
         detached=context.detached,
     )
-    pid = spawn(context, request).pid
-    if args.output == "json":
-        return _answer_json(context, pid)
-    return print_text(context, pid, command="ask", lines=True)
+    return answer(context, args, request, "ask", lines=True)
 
 
-def _answer_json(context: Context, pid: int) -> int:
-    pieces: list[str] = []
-    followed = follow_with_progress(context, pid, lambda item: pieces.append(item.text))
-    reason = None if followed.exit is None else followed.exit.reason
-    context.out.write(to_json({"kind": "answer", "text": "".join(pieces), "pid": pid, "reason": reason}))
-    return exit_status(context, followed, "ask")
+_BEYOND_SHELL = ("system_file", "file", "attach", "grammar", "schema", "best_of", "logprobs")
+"""Options that make `ask` put the question to the model as to any other, be it the assistant or not."""
 
 
 def _question_mark(context: Context, args: Args) -> int:
@@ -97,7 +102,7 @@ def consult(context: Context, question: str, model: str, names: Sequence[str], *
     request = Spawn(
         model=model,
         prompt=prepared.prompt,
-        name=_name("ask", question),
+        name=title("ask", question),
         nice=context.nice,
         sampling={key: value for key, value in sampling.items() if value is not None},
     )
@@ -122,11 +127,6 @@ def consult(context: Context, question: str, model: str, names: Sequence[str], *
     return 1 if proposal.kind == "unknown" else 0
 
 
-def _name(command: str, text: str) -> str:
-    short = " ".join(text[:200].split())
-    return f"{command} {short[:60]}…" if len(short) > 60 else f"{command} {short}"
-
-
 _QUESTION = (Operand("QUESTION", "the question; none: standard input", required=False, many=True),)
 
 COMMANDS = (
@@ -138,15 +138,20 @@ COMMANDS = (
         options=(
             MODEL_OPTION,
             *SAMPLING_OPTIONS,
-            Option(("-s", "--system"), "a system prompt", "TEXT"),
-            Option(("-o", "--output"), "what to print", "FORMAT", "text|json", "text"),
+            *PROMPT_OPTIONS,
+            *SYSTEM_OPTIONS,
+            BEST_OF,
+            Option(("-o", "--output"), "what to print", "FORMAT", "text|json|jsonl", "text"),
             *LIMIT_OPTIONS,
         ),
         operands=_QUESTION,
         description=(
             "The question goes through the model's chat template, and only the answer is printed. The built-in model "
-            "is an assistant that knows this shell: it answers with a command line, or in a sentence."
+            "is an assistant that knows this shell: it answers with a command line, or in a sentence, unless it gets "
+            "a system prompt, files or a form for its answer, which make it a model like any other. The options mean "
+            "what they mean for `run`."
         ),
+        environment=environment_of((*SAMPLING_OPTIONS, *SYSTEM_OPTIONS)),
         examples=(
             Example("ask list processes by memory", "from the built-in assistant"),
             Example('ask -m qwen "Why is the sky blue?"', "from another model", untested="needs a model of that name"),

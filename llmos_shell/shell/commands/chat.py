@@ -6,9 +6,10 @@ from llmos_shell.abi.errors import LlmosError
 from llmos_shell.abi.syscalls import PROC_ADOPT, PROC_DETACH, PROC_FORK, PROC_INFO, Adopt, Fork, Forked, Pid, Spawn
 from llmos_shell.abi.types import ProcessInfo
 from llmos_shell.shell.command import Args, Command, Context, Example, Operand, Option, UsageError
-from llmos_shell.shell.commands.run import LIMIT_OPTIONS, PROCESS_STATUSES, limits_of, spawn
 from llmos_shell.shell.conversation import Conversation, converse, read_lines
-from llmos_shell.shell.prompts import MODEL_OPTION, SAMPLING_OPTIONS, resolve_model, sampling_of
+from llmos_shell.shell.generation import LIMIT_OPTIONS, PROCESS_STATUSES, limits_of, spawn
+from llmos_shell.shell.prompts import MODEL_OPTION, resolve_model
+from llmos_shell.shell.settings import SAMPLING_OPTIONS, sampling_of
 from llmos_shell.shell.tables import style_of
 from llmos_shell.shell.targets import resolve_one
 from llmos_shell.shell.transcripts import render_transcript

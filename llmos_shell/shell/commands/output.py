@@ -10,7 +10,7 @@ from llmos_shell.shell.conversation import Conversation, Ended, converse, read_l
 from llmos_shell.shell.streaming import describe_exit, follow_output
 from llmos_shell.shell.tables import style_of, to_json
 from llmos_shell.shell.targets import resolve, resolve_one
-from llmos_shell.shell.transcripts import GENERATED, output_length, render_transcript
+from llmos_shell.shell.transcripts import GENERATED, render_transcript
 
 _PID = (Operand("PID", "a process, or a job such as %1", "pid"),)
 
@@ -52,7 +52,7 @@ def _watch(context: Context, pid: int, target: int | str) -> int:
     context.out.write(render_transcript(transcript.turns, style_of(context), context.clean))
     context.out.flush()
     try:
-        followed = follow_output(context, pid, offset=output_length(transcript), on_interrupt=give_up)
+        followed = follow_output(context, pid, offset=transcript.length, on_interrupt=give_up)
     except _Watched:
         print(f"\n[process {pid} goes on: `attach {pid}` comes back, `kill {pid}` ends it]", file=context.err)
         return 130
@@ -90,7 +90,7 @@ def _log(context: Context, args: Args) -> int:
             context.out.write(text)
             if args.follow:
                 context.out.flush()
-                return _follow(context, pid, output_length(transcript))
+                return _follow(context, pid, transcript.length)
             if text and not text.endswith("\n") and (context.is_terminal() or len(args.PID) > 1):
                 context.out.write("\n")
     return 0

@@ -130,10 +130,10 @@ class _Tracked:
             if pid not in timer:  # a command that runs another one announces its processes again
                 timer.append(pid)
         self._shell.session().own(pid)
-        if self._shell.member is not None:
-            self._shell.member.track(pid)
-        elif self._outer is not None:
+        if self._outer is not None:
             self._outer.track(pid)
+        elif self._shell.member is not None:
+            self._shell.member.track(pid)
 
     def reach(self, pid: int, offset: int) -> None:
         self.offsets[pid] = offset

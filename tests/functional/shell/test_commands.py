@@ -44,7 +44,7 @@ def test_run_and_what_is_left_of_it(daemon: Any, llmos: Any) -> None:
     again = llmos("run", "-n", "5", "-t", "0", "-o", "json", stdin="Once")
     result = json.loads(again.stdout)
     assert result["prompt"] + result["text"] == done.stdout
-    assert (result["tokens"], result["reason"]) == (5, "length")
+    assert (result["usage"]["generated_tokens"], result["reason"]) == (5, "length")
     assert llmos("log", str(result["pid"])).stdout == done.stdout
     assert llmos("attach", str(result["pid"])).stdout == done.stdout
     assert llmos("ps", "-q").stdout == ""

@@ -20,6 +20,7 @@ from llmos_shell.abi.types import (
     ModelStatus,
     ProcessInfo,
     Reason,
+    Sampling,
     Signal,
     State,
     Turn,
@@ -51,7 +52,9 @@ def generating(fake_daemon: Any) -> Any:
             Output(6, " was"),
             Output(10, exit=ExitInfo(7, 0, Reason.EOS)),
         ],
-        "proc.transcript": lambda args: Transcript(7, "tiny", (Turn("completion", " there was", 2, Reason.EOS),), 5),
+        "proc.info": lambda args: process(
+            args.pid, generated_tokens=2, prompt_tokens=3, reused_tokens=1, sampling=Sampling(seed=5)
+        ),
         "model.list": lambda args: (
             ModelStatus(ModelEntry("tiny", "/tiny.gguf", role="assistant"), True, 1),
             ModelStatus(ModelEntry("other", "/other.gguf"), False, 1),
@@ -102,7 +105,9 @@ def test_run_with_a_system_prompt_is_a_message_and_not_echoed(generating: Any, b
 def test_run_json(generating: Any, bench: Any) -> None:
     assert bench.run("run", "-o", "json", "Once") == 0
     result = json.loads(bench.out.getvalue())
-    assert (result["prompt"], result["text"], result["tokens"]) == ("Once", " there was", 2)
+    assert (result["prompt"], result["text"], result["model"], result["pid"]) == ("Once", " there was", "tiny", 7)
+    usage = result["usage"]
+    assert (usage["prompt_tokens"], usage["cached_tokens"], usage["generated_tokens"]) == (3, 1, 2)
     assert (result["seed"], result["reason"], result["code"]) == (5, "eos", 0)
 
 
@@ -300,7 +305,7 @@ def test_attach_to_a_generation_shows_all_of_it(generating: Any, bench: Any) -> 
     generating.handlers |= {
         "proc.info": lambda args: process(7),
         "proc.transcript": lambda args: Transcript(
-            7, "tiny", (Turn("prompt", "Once"), Turn("completion", " there")), 5
+            7, "tiny", (Turn("prompt", "Once"), Turn("completion", " there")), 5, len(" there")
         ),
     }
     assert bench.run("attach", "7") == 0

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from llmos_shell.abi.syscalls import MemoryInfo, PoolInfo, SystemStatus, Transcript
+from llmos_shell.abi.syscalls import MemoryInfo, PoolInfo, SystemStatus
 from llmos_shell.abi.types import Reason, Turn
 from llmos_shell.shell.interactive.live import describe
 from llmos_shell.shell.interactive.proposals import propose, take_proposal
 from llmos_shell.shell.slash import parse_setting
-from llmos_shell.shell.transcripts import output_length, render_transcript
+from llmos_shell.shell.transcripts import render_transcript
 
 
 def status(**fields: Any) -> SystemStatus:
@@ -33,7 +33,6 @@ def test_transcripts() -> None:
     chat = (Turn("system", "s"), Turn("user", "hi\n"), Turn("assistant", "yes"))
     assert render_transcript(raw) == "Once upon"
     assert render_transcript(chat) == "system: s\n\nyou: hi\n\nmodel: yes"
-    assert output_length(Transcript(1, "m", raw + chat, 0)) == len(" upon") + len("yes")
 
 
 def test_a_proposal_is_taken_once() -> None:
