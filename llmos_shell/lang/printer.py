@@ -106,7 +106,7 @@ class _Printer:
             return f"\n{indent}".join(lines)
         text = ""
         for line in lines:
-            text += line if not text else f" {line}" if text.endswith("&") else f"; {line}"
+            text += line if not text else f" {line}" if text.endswith(" &") else f"; {line}"
         return text
 
     def _block(self, opening: str, body: Sequence, closing: str, indent: str) -> str:
@@ -116,7 +116,7 @@ class _Printer:
             deeper = f"{indent}    "
             return f"{head}\n{deeper}{self._sequence(body, deeper)}\n{indent}{closing}"
         text = self._sequence(body, "")
-        end = "" if text.endswith("&") else ";"
+        end = "" if text.endswith(" &") else ";"
         return f"{opening} {text}{end} {closing}" if text else f"{opening} {closing}"
 
     def _head(self, opening: str, condition: Sequence, closing: str, indent: str) -> str:

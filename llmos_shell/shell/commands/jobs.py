@@ -163,9 +163,10 @@ def _wait(context: Context, args: Args) -> int:
 
 def _wait_next(context: Context, shell: Shell, specs: Sequence[str]) -> int:
     """Waits for whichever of the jobs ends first; 127 if there is none."""
-    untold = None if specs else shell.jobs().next_untold()
-    if untold is not None:
-        return untold
+    ended = (shell.jobs().ended_status(int(spec)) for spec in specs if spec.isascii() and spec.isdigit())
+    status = next((each for each in ended if each is not None), None) if specs else shell.jobs().next_untold()
+    if status is not None:
+        return status
     jobs = _select(context, specs) if specs else list(shell.jobs())
     while jobs:
         for job in jobs:

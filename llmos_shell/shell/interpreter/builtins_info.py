@@ -218,6 +218,8 @@ def _bad_option(shell: Shell, letters: str, letter: str, problem: str) -> str:
 
 def kill(shell: Shell, words: list[str]) -> int:
     """Signals jobs and programs that this shell started; model processes are left to the command of that name."""
+    if words[1:2] == ["-l"] and len(words) > 2:
+        return _name_signals(shell, words)
     number, targets = _parse_kill(words[1:])
     if number is None:
         return shell.run_llmos(words)
@@ -237,13 +239,40 @@ def kill(shell: Shell, words: list[str]) -> int:
         job.poll()
         if job.done:
             status = shell.complain(f"kill: {target}: has ended", 1)
-        else:
+        elif number:
             job.signal(number)
             if job.stopped and number in (signal.SIGTERM, signal.SIGHUP):
                 job.proceed()
+    if number == 0 and targets:
+        return max([status, *(_is_there(shell, target) for target in others)])
     if others or not targets:
         options = words[1 : len(words) - len(targets)]
         status = shell.run_llmos(["kill", *options, *others]) or status
+    return status
+
+
+def _is_there(shell: Shell, target: str) -> int:
+    """Whether a model process is there (`kill -0`), as a status."""
+    from llmos_shell.shell.interpreter.bridge import model_info
+
+    info = model_info(shell, int(target)) if target.isascii() and target.isdigit() else None
+    if info is None or info.exit is not None:
+        return shell.complain(f"kill: {target}: there is no such process", 1)
+    return 0
+
+
+def _name_signals(shell: Shell, words: list[str]) -> int:
+    """`kill -l SIGNAL…`: names for numbers, also for exit statuses that tell of a signal; numbers for names."""
+    status = 0
+    for word in words[2:]:
+        named = signal.Signals.__members__.get(f"SIG{word.upper().removeprefix('SIG')}")
+        number = int(word) if word.isascii() and word.isdigit() else -1
+        try:
+            name = signal.Signals(number - 128 if number > 128 else number).name if named is None else ""
+        except ValueError:
+            status = usage(shell, words, f"{word}: is no signal")
+        else:
+            write(shell, f"{name.removeprefix('SIG') if named is None else named.value}\n")
     return status
 
 
@@ -260,6 +289,6 @@ def _parse_kill(arguments: list[str]) -> tuple[int | None, list[str]]:
     if any(target.startswith("-") for target in arguments):
         return None, []
     if name.isascii() and name.isdigit():
-        return (int(name) if int(name) in signal.valid_signals() and int(name) else None), arguments
+        return (int(name) if int(name) in signal.valid_signals() or name == "0" else None), arguments
     member = signal.Signals.__members__.get(f"SIG{name}")
     return (None if member is None else int(member)), arguments

@@ -228,3 +228,56 @@ def test_fmt_leaves_alone_what_is_no_script(llmos: Any, tmp_path: Path) -> None:
     assert "is not UTF-8 (byte 2)" in llmos("fmt", stdin=b"a \xff").stderr
     assert llmos("fmt", "-w").returncode == 2
     assert llmos("fmt", ".").stderr == "llmos: fmt: .: is a directory\n"
+
+
+# -- the history in scripts ---
+
+
+@pytest.fixture
+def typed(llmos_home: Path) -> None:
+    """Three lines were typed."""
+    from llmos_shell.shell.interactive.history import open_history
+
+    history = open_history()
+    for line in ("echo one", "echo two\necho 2", "true three"):
+        history.append(line)
+
+
+@pytest.mark.usefixtures("typed")
+@pytest.mark.parametrize(
+    ("command", "out", "err"),
+    [
+        ("fc -l", "1\techo one\n2\techo two\n\techo 2\n3\ttrue three\n", ""),
+        ("fc -lr", "3\ttrue three\n2\techo two\n\techo 2\n1\techo one\n", ""),
+        ("fc -ln -2", "\techo two\n\techo 2\n\ttrue three\n", ""),
+        ("fc -l 1 2", "1\techo one\n2\techo two\n\techo 2\n", ""),
+        ("fc -l 2 1", "2\techo two\n\techo 2\n1\techo one\n", ""),
+        ("fc -l true", "3\ttrue three\n", ""),
+        ("fc -s", "", "true three\n"),
+        ("fc -s one=1 1", "1\n", "echo 1\n"),
+        ("fc -e - echo", "two\n2\n", "echo two\necho 2\n"),
+        ("fc -e 'sed -i s/one/changed/' 1", "changed\n", "echo changed\n"),
+        ("FCEDIT=true; fc 1", "one\n", "echo one\n"),
+    ],
+)
+def test_fc(llmos: Any, command: str, out: str, err: str) -> None:
+    done = llmos("-c", command)
+    assert (done.returncode, done.stdout, done.stderr) == (0, out, err)
+
+
+@pytest.mark.usefixtures("typed")
+@pytest.mark.parametrize(
+    ("command", "status", "message"),
+    [
+        ("fc -s nope", 1, "fc: nope: no such entry: `fc -l` shows them"),
+        ("fc -l 9", 1, "fc: 9: no such entry: `fc -l` shows them"),
+        ("fc -z", 2, "fc: usage: fc [-r] [-e EDITOR]"),
+        ("fc -e", 2, "fc: -e needs an EDITOR"),
+        ("fc -e false 1", 1, "fc: false: exit status 1: nothing is run"),
+        ("history -c; fc -s", 1, "fc: the last one: no such entry"),
+    ],
+)
+def test_fc_misused(llmos: Any, command: str, status: int, message: str) -> None:
+    done = llmos("-c", command)
+    assert (done.returncode, done.stdout) == (status, "")
+    assert done.stderr.startswith(f"llmos: {message}") and done.stderr.count("\n") == 1

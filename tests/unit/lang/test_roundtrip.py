@@ -234,6 +234,7 @@ def test_every_beginning_is_complete_incomplete_or_wrong(text, data):
         "a <<E\n$(b <<G)\nE\n", "a <<E\n$(b <<G)\nG\nE\n", "f() { a\n} <<E\nb\nE\n",
         "a $(($(b <<E) ) )\nc\nE\n",  # read as arithmetic first
         "f() in <&-", "f() function g { a; }",
+        "if a \\&\nthen b\nfi", "while a\\&; do b \\&\ndone",  # these end in no `&`
     ],
 )  # fmt: skip
 def test_cases_found(text):
