@@ -23,7 +23,6 @@ from prompt_toolkit.output import Output
 from prompt_toolkit.output.color_depth import ColorDepth
 from prompt_toolkit.styles import Style
 
-from llmos_shell.shell.interactive.completion import complete
 from llmos_shell.shell.interactive.highlight import Span, spans
 from llmos_shell.shell.interactive.history import History
 from llmos_shell.shell.interactive.keys import make_keys
@@ -172,6 +171,8 @@ class ReplCompleter(Completer):
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
         """Candidates for the word before the cursor; a space follows what ends it, unless one is there."""
+        from llmos_shell.shell.interactive.completion import complete
+
         following = document.text_after_cursor[:1]
         for candidate in complete(document.text_before_cursor, self._world):
             space = " " if candidate.final and (not following or following == "\n") else ""

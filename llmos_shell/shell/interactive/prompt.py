@@ -110,6 +110,10 @@ _VALUES: dict[str, Callable[[Facts], str]] = {
 }
 
 
+ESCAPES = ("D", *_PLAIN, *_TIMES, *_VALUES)
+"""All letters and signs that mean something after a backslash."""
+
+
 def is_coloured(text: str) -> bool:
     """Whether the text says itself how it wants to look."""
     return "\x1b[" in text

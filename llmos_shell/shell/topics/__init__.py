@@ -30,6 +30,7 @@ NAMES = (
     "scheduling",
     "configuration",
     "keys",
+    "prompt",
 )
 """All topics, in the order of `help`."""
 
