@@ -126,7 +126,7 @@ class _Printer:
         text = self._sequence(condition, indent)
         if len(condition.items) > 1 or "\n" in text:
             return self._block(opening, condition, closing, indent)
-        return f"{opening} {text}{'' if text.endswith('&') else ';'} {closing}"
+        return f"{opening} {text}{'' if text.endswith(' &') else ';'} {closing}"
 
     def _ask(self, node: Ask, indent: str) -> str:
         return f"? {node.text}".rstrip()
