@@ -26,7 +26,7 @@ def decode_ansi(text: str) -> str:
         if byte:
             return bytes([int(byte, 16)])
         if control:
-            return bytes([control[0] & 31])
+            return b"\x7f" if control == b"?" else bytes([control[0] & 31])
         return chr(min(int(short or long, 16), 0x10FFFF)).encode("utf-8", "surrogatepass")
 
     data = _ANSI.sub(replace, text.encode("utf-8", "surrogateescape"))

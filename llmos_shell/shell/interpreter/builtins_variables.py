@@ -132,7 +132,7 @@ def _declare(shell: Shell, command: str, argument: str, options: _Options, local
     name, index, append, value = match.groups()
     variables = shell.variables
     if local:
-        variables.declare_local(name, fresh=command != "local")
+        variables.declare_local(name, fresh=command != "local" or bool(options.on & {"a", "A"}))
     if options.on or options.off:
         _set_letters(shell, name, options)
     if isinstance(argument, ArrayArgument):
@@ -212,7 +212,7 @@ def _declaration(shell: Shell, name: str) -> str:
 
 
 def _key(key: int | str) -> str:
-    return quote_word(key) if isinstance(key, str) else str(key)
+    return str(key) if quote_word(str(key)) == str(key) else _double_quoted(str(key))
 
 
 def _double_quoted(text: str) -> str:

@@ -9,9 +9,11 @@ from llmos_shell.lang.arithmetic import evaluate
 from llmos_shell.lang.ast import Test, TestBinary, TestList, TestNot, TestUnary
 from llmos_shell.lang.errors import ExpansionError
 from llmos_shell.lang.patterns import matches
+from llmos_shell.lang.quoting import quote_word
 from llmos_shell.lang.regex import compile_regex
 from llmos_shell.shell.interpreter.arrays import Array
 from llmos_shell.shell.interpreter.builtins_test import BINARY, UNARY, is_set, is_terminal, option_is_on
+from llmos_shell.shell.interpreter.trace import trace
 
 if TYPE_CHECKING:
     from llmos_shell.shell.interpreter.shell import Shell
@@ -49,13 +51,13 @@ def _holds(shell: Shell, test: Test) -> bool:
         every = test.operator == "&&"
         return all(_holds(shell, each) for each in test.tests) if every else any(_holds(shell, e) for e in test.tests)
     text = shell._expander.string(test.word)
-    _trace(shell, f"-n {_shown(text)}")
+    _trace(shell, f"-n {quote_word(text)}")
     return bool(text)
 
 
 def _check(shell: Shell, test: TestUnary) -> bool:
     operator, text = test.operator, shell._expander.string(test.word)
-    _trace(shell, f"{operator} {_shown(text)}")
+    _trace(shell, f"{operator} {quote_word(text)}")
     if operator == "-v":
         return is_set(shell, text)
     if operator == "-o":
@@ -70,12 +72,12 @@ def _compare(shell: Shell, test: TestBinary) -> bool:
     left = expander.string(test.left)
     if operator in ("=", "==", "!="):
         pattern = expander.pattern(test.right)
-        _trace(shell, f"{_shown(left)} {operator} {pattern}")
+        _trace(shell, f"{quote_word(left)} {operator} {pattern}")
         return matches(pattern, left, extended=True) is (operator != "!=")
     if operator == "=~":
         return _search(shell, test, left)
     right = expander.string(test.right)
-    _trace(shell, f"{_shown(left)} {operator} {_shown(right)}")
+    _trace(shell, f"{quote_word(left)} {operator} {quote_word(right)}")
     if operator in _NUMERIC:
         return bool(_NUMERIC[operator](_number(shell, left, test), _number(shell, right, test)))
     return BINARY[operator](left, right)
@@ -93,7 +95,7 @@ def _number(shell: Shell, text: str, test: Test) -> int:
 def _search(shell: Shell, test: TestBinary, text: str) -> bool:
     """`=~`; the match and its groups go to `BASH_REMATCH`."""
     pieces = shell._expander.pieces(test.right)
-    _trace(shell, f"{_shown(text)} =~ {''.join(piece for piece, _ in pieces)}")
+    _trace(shell, f"{quote_word(text)} =~ {''.join(piece for piece, _ in pieces)}")
     try:
         match: re.Match[str] | None = compile_regex(pieces).search(text)
     except ExpansionError as error:
@@ -107,10 +109,4 @@ def _search(shell: Shell, test: TestBinary, text: str) -> bool:
 
 def _trace(shell: Shell, text: str) -> None:
     if shell.options.xtrace:
-        shell.say(f"+ [[ {text} ]]")
-
-
-def _shown(text: str) -> str:
-    from llmos_shell.lang.quoting import quote_word
-
-    return quote_word(text)
+        trace(shell, f"[[ {text} ]]")

@@ -289,8 +289,9 @@ def _frames(environment: ExpansionEnvironment) -> list[Frame]:
 
 
 def _function_names(environment: ExpansionEnvironment) -> list[str]:
-    names = [frame.name for frame in _frames(environment)]
-    return [*names, "main"] if names else []
+    frames = _frames(environment)
+    main = ["main"] if frames and frames[-1].file not in ("", "-c") else []
+    return [*(frame.name for frame in frames), *main]
 
 
 _ARRAYS: dict[str, Callable[[ExpansionEnvironment], list[str]]] = {

@@ -290,7 +290,9 @@ class Executor(ExpansionEnvironment):
         """An expression's value; None when it has none, which is said."""
         text = self._expander.string(expression.word)
         if self.options.xtrace:
-            self.say(f"+ (({text}))")
+            from llmos_shell.shell.interpreter.trace import trace
+
+            trace(self.shell, f"(({text}))")
         try:
             return self._expander.calculate(expression, text)
         except ExpansionError as error:
@@ -428,22 +430,45 @@ class Executor(ExpansionEnvironment):
             if self.options.xtrace:
                 self._trace(words, [])
             return self.run_command(words) if words else self._substituted or 0
+        if not words:
+            traced = [self._assign(assignment) for assignment in node.assignments]
+            if self.options.xtrace:
+                from llmos_shell.shell.interpreter.trace import trace
+
+                trace(self.shell, " ".join(traced))
+            return self._substituted or 0
         assignments: dict[str, str] = {}
         for assignment in node.assignments:
             name = assignment.name
-            if words:
-                old = (assignments.get(name) or self.lookup(name) or "") if assignment.append else ""
-                assignments[name] = old + self.value_for_command(assignment)
-            elif assignment.index is not None or assignment.holds_array():
-                self._assign_elements(assignment)
-            else:
-                assignments[name] = value = self._expander.string(assignment.value)
-                (self.append if assignment.append else self.assign)(name, value)
+            old = (assignments.get(name) or self.lookup(name) or "") if assignment.append else ""
+            assignments[name] = old + self.value_for_command(assignment)
         if self.options.xtrace:
             self._trace(words, list(assignments.items()))
-        if not words:
-            return self._substituted or 0
         return self.run_command(words, assignments)
+
+    def _assign(self, assignment: ast.Assignment) -> str:
+        """Carries out an assignment that stands alone; how the trace shows it, if there is one."""
+        name, word, append = assignment.name, assignment.value, assignment.append
+        if assignment.holds_array():
+            elements = self._expander.elements(word.parts[0])  # type: ignore[arg-type]
+            self.assign_array(name, elements, append=append)
+            if self.options.xtrace:
+                from llmos_shell.shell.interpreter.trace import shown_elements
+
+                return f"{name}{'+' if append else ''}={shown_elements(elements)}"
+            return ""
+        if assignment.index is None:
+            value = self._expander.string(word)
+            (self.append if append else self.assign)(name, value)
+        else:
+            index, value = self._expander.string(assignment.index), self._expander.string(word)
+            self.assign_element(name, index, value, append=append)
+            name = f"{name}[{index}]"
+        if not self.options.xtrace:
+            return ""
+        from shlex import quote
+
+        return f"{name}{'+' if append else ''}={quote(value)}"
 
     def value_for_command(self, assignment: ast.Assignment) -> str:
         """The value of an assignment before a command. Raises `ExpansionError`."""
@@ -452,27 +477,13 @@ class Executor(ExpansionEnvironment):
             raise ExpansionError(message, assignment.offset)
         return self._expander.string(assignment.value)
 
-    def _assign_elements(self, assignment: ast.Assignment) -> None:
-        """`name[index]=value` and `name=(…)`."""
-        name, word, append = assignment.name, assignment.value, assignment.append
-        if assignment.index is not None:
-            index, value = self._expander.string(assignment.index), self._expander.string(word)
-            self.assign_element(name, index, value, append=append)
-            if self.options.xtrace:
-                self._trace([], [(f"{name}[{index}]", value)])
-            return
-        elements = self._expander.elements(word.parts[0])  # type: ignore[arg-type]
-        self.assign_array(name, elements, append=append)
-        if self.options.xtrace:
-            self._trace([f"{name}{'+' if append else ''}=({' '.join(value for _, value, _ in elements)})"], [])
-
     def _trace(self, words: list[str], assignments: list[tuple[str, str]]) -> None:
         from shlex import quote
 
-        pieces = [f"{name}={quote(value)}" for name, value in assignments] + [quote(word) for word in words]
-        from llmos_shell.shell.interpreter.trace import prefix
+        from llmos_shell.shell.interpreter.trace import trace
 
-        self.say(f"{prefix(self.shell)}{' '.join(pieces)}")
+        pieces = [f"{name}={quote(value)}" for name, value in assignments] + [quote(word) for word in words]
+        trace(self.shell, " ".join(pieces))
 
     def run_command(self, words: list[str], assignments: dict[str, str] | None = None) -> int:
         """Runs a command given as words, wherever it is found."""

@@ -8,6 +8,8 @@ from llmos_shell.lang.ast import DoubleQuoted, Word
 from llmos_shell.lang.errors import ExpansionError, ShellSyntaxError, Source
 from llmos_shell.lang.expansion import Expander
 from llmos_shell.lang.parser import Parser
+from llmos_shell.lang.quoting import quote_word
+from llmos_shell.shell.interpreter.arrays import Elements
 
 if TYPE_CHECKING:
     from llmos_shell.shell.interpreter.shell import Shell
@@ -36,3 +38,17 @@ def _parse(text: str) -> Word:
     if word is None:
         word = _parsed[text] = Word([DoubleQuoted(Parser(Source(text, "PS4")).read_here_body())])
     return word
+
+
+def trace(shell: Shell, text: str) -> None:
+    """Shows a command."""
+    shell.say(f"{prefix(shell)}{text}")
+
+
+def shown_elements(elements: Elements) -> str:
+    """An array's elements as they could be written."""
+    pieces = [
+        quote_word(value) if index is None else f"[{index}]{'+' if append else ''}={quote_word(value)}"
+        for index, value, append in elements
+    ]
+    return f"({' '.join(pieces)})"

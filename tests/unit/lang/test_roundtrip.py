@@ -183,7 +183,7 @@ def check_layout(text: str, tree: Sequence) -> None:
 
 
 def without_blanks(text: str) -> str:
-    return re.sub(r"[ \t\n\\]", "", text)
+    return re.sub(r"[\s\\]", "", text)
 
 
 @examples(150)
