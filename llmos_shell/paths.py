@@ -66,6 +66,12 @@ def park_dir() -> str:
     return os.path.join(runtime_dir(), "park")
 
 
+def swap_dir() -> str:
+    """Holds KV images swapped to disk; LLMOS_SWAP_DIR names another folder."""
+    chosen = os.environ.get("LLMOS_SWAP_DIR")
+    return os.path.join(os.path.abspath(chosen), "llmos-swap") if chosen else os.path.join(state_dir(), "swap")
+
+
 def socket_path() -> str:
     """The daemon's socket."""
     return os.path.join(runtime_dir(), "llmosd.sock")

@@ -20,3 +20,13 @@ class Syscall(Struct, frozen=True):
     result: Any
     capability: str
     streams: bool = False
+
+
+class Nothing(Struct, frozen=True):
+    """No arguments, or no result."""
+
+
+class Pid(Struct, frozen=True):
+    """A call about one process."""
+
+    pid: int

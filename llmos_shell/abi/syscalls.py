@@ -6,6 +6,16 @@ from typing import Any, Literal
 
 from msgspec import Struct, field
 
+from llmos_shell.abi.memory import MEM_INFO as MEM_INFO
+from llmos_shell.abi.memory import MEM_MAP as MEM_MAP
+from llmos_shell.abi.memory import MEM_STAT as MEM_STAT
+from llmos_shell.abi.memory import MEM_SWAP as MEM_SWAP
+from llmos_shell.abi.memory import MEM_SWAPOFF as MEM_SWAPOFF
+from llmos_shell.abi.memory import MEM_SWAPON as MEM_SWAPON
+from llmos_shell.abi.memory import MemoryInfo as MemoryInfo
+from llmos_shell.abi.memory import PoolInfo as PoolInfo
+from llmos_shell.abi.syscall import Nothing as Nothing
+from llmos_shell.abi.syscall import Pid as Pid
 from llmos_shell.abi.syscall import Syscall
 from llmos_shell.abi.types import (
     Event,
@@ -20,17 +30,6 @@ from llmos_shell.abi.types import (
     TokenLogprob,
     Turn,
 )
-
-
-class Nothing(Struct, frozen=True):
-    """No arguments, or no result."""
-
-
-class Pid(Struct, frozen=True):
-    """A call about one process."""
-
-    pid: int
-
 
 # -- processes -------------------------------------------------------------------------------------------------------
 
@@ -207,32 +206,6 @@ class TokenList(Struct, frozen=True):
     tokens: tuple[int, ...]
 
 
-class PoolInfo(Struct, frozen=True):
-    """The KV pool of one worker, in pages of `page_tokens`."""
-
-    model: str
-    pages: int
-    used_pages: int
-    shared_pages: int
-    cached_pages: int  # held only for prefix reuse
-    page_tokens: int
-    page_bytes: int
-    slots: int
-    used_slots: int
-    parked_bytes: int
-    layout: str
-
-
-class MemoryInfo(Struct, frozen=True):
-    """What `free` shows; bytes."""
-
-    ram_total: int
-    ram_available: int
-    park_used: int
-    park_limit: int
-    pools: tuple[PoolInfo, ...]
-
-
 class PolicyName(Struct, frozen=True):
     """A call about one scheduling policy."""
 
@@ -336,7 +309,6 @@ MODEL_UNLOAD = Syscall("model.unload", "unload a model; its processes are kept",
 MODEL_TOKENIZE = Syscall("model.tokenize", "tokenize a text", Tokenize, TokenList, "model.read")
 MODEL_PROBLEMS = Syscall("model.problems", "say what is wrong with models.toml", Nothing, tuple[str, ...], "model.read")
 KERNEL_LIST = Syscall("kernel.list", "list installed kernels", Nothing, tuple[KernelInfo, ...], "model.read")
-MEM_INFO = Syscall("mem.info", "show memory and KV pools", Nothing, MemoryInfo, "sys.read")
 SCHED_SHOW = Syscall("sched.show", "show the scheduler", Nothing, SchedulerInfo, "sys.read")
 SCHED_SET = Syscall("sched.set", "choose the scheduling policy", PolicyName, SchedulerInfo, "sys.admin")
 SYS_STATUS = Syscall("sys.status", "show the daemon's state", Nothing, SystemStatus, "sys.read")

@@ -178,6 +178,8 @@ class ProcessInfo(Struct, frozen=True):
     ended: float | None = None
     limits: Limits = field(default_factory=Limits)
     sampling: Sampling | None = None
+    page_bytes: int = 0  # of its model's pool, while that is loaded
+    swapped_bytes: int = 0
 
 
 class Turn(Struct, frozen=True, omit_defaults=True):

@@ -207,6 +207,7 @@ class Opened(Struct, frozen=True, tag="opened"):
     reused: int
     note: str = ""  # why an image was not used
     held: str = ""
+    seconds: float = 0.0  # that restoring or copying took
 
 
 class Row(Struct, frozen=True, array_like=True):
@@ -262,6 +263,7 @@ class Exported(Struct, frozen=True, tag="exported"):
     tokens: int
     bytes: int
     error: str = ""
+    seconds: float = 0.0
 
 
 class Failed(Struct, frozen=True, tag="failed"):

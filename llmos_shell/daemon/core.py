@@ -15,14 +15,15 @@ from typing import Any, TypeVar
 from llmos_shell import paths
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.types import Event, Kind
-from llmos_shell.daemon import host
+from llmos_shell.daemon import host, park
 from llmos_shell.daemon.events import EventLog
 from llmos_shell.daemon.journal import Journal
-from llmos_shell.daemon.park import ParkBudget, default_limit, remove_file
+from llmos_shell.daemon.memory.costs import Counters
 from llmos_shell.daemon.process import Figures, Process
 from llmos_shell.daemon.record import encode_record, revived
 from llmos_shell.daemon.residency import Residency
 from llmos_shell.daemon.server import Connection
+from llmos_shell.daemon.swap import Swap
 from llmos_shell.daemon.syscalls import SyscallTable
 from llmos_shell.daemon.table import ProcessTable
 from llmos_shell.models.registry import Registry
@@ -52,7 +53,9 @@ class Core:
         self.events.sink = self._keep_event
         self.table = ProcessTable(self.journal.last_pid())
         self.registry = Registry(on_problem=lambda text: self.events.warning("models", text))
-        self.park = ParkBudget(default_limit(host.memory().total))
+        self.counters = Counters()
+        folder = paths.swap_dir()
+        self.swap = Swap(self, park.ram_limit(host.memory().total), park.disk_limit(folder), folder)
         self.connections: set[Connection] = set()
         self.residency = Residency(self)
         self.syscalls = SyscallTable(self)
@@ -130,6 +133,8 @@ class Core:
         figures = Figures(len(process.tokens), pager.context if pager is not None else 0)
         if process.pid in conductor.scheduler:
             figures.virtual_runtime = conductor.scheduler.entity(process.pid).vruntime
+        if pager is not None:
+            figures.page_bytes = pager.info.page_tokens * pager.info.kv_bytes_per_token
         if pager is not None and process.seq is not None and process.seq in pager.ledger:
             figures.resident_pages, figures.shared_pages = pager.ledger.pages_of(process.seq)
         return figures
@@ -154,12 +159,6 @@ class Core:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self.events.exception("daemon", error)
-
-    def drop_image(self, process: Process) -> None:
-        """Deletes the parked KV of a process whose model is not loaded."""
-        remove_file(process.image)
-        process.image, process.image_bytes = "", 0
-        self.park.release(process.pid)
 
     def note_activity(self) -> None:
         """Something began or ended: the daemon that was started on first use ends when nobody needs it."""

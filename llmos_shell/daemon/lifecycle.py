@@ -158,8 +158,7 @@ def _say_held(core: Core, process: Process) -> None:
 def forget_context(core: Core, process: Process) -> None:
     """Its model has other weights now: the tokens mean nothing to them, and its turns are read again."""
     core.events.info("proc", "its model has other weights: the conversation is read again", process.pid)
-    if process.image:
-        core.drop_image(process)
+    core.swap.discard(process)
     process.tokens.clear()
     process.known = process.turn_start = process.computed = process.known_computed = 0
     process.kv = KvState.NONE
@@ -235,8 +234,7 @@ def end(core: Core, process: Process, reason: Reason, message: str = "") -> None
         process.timer.cancel()
         process.timer = None
     core.residency.release(process, cache=reason in _CLEAN)
-    if process.image:
-        core.drop_image(process)
+    core.swap.discard(process)
     if process.task is not None:
         process.task.cancel()
         process.task = None

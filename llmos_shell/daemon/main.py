@@ -91,6 +91,7 @@ async def _shut_down(core: Core) -> None:
     for process in core.table.live_models():
         core.save(process)
     await core.read(core.journal.close)
+    core.swap.close()
     park.leave()
 
 

@@ -50,6 +50,11 @@ class Pace:
             added = max(seconds - usual, seconds / 8)
             self._beside = _smooth(self._beside, prefilled / added)
 
+    @property
+    def prefill_rate(self) -> float:
+        """Prompt tokens per second; 0 when none were measured."""
+        return self._alone or self._beside
+
     def budget(self, decoding: int, most: int) -> int:
         """Prompt tokens of a step in which `decoding` rows are read by somebody, at most `most`."""
         if not decoding:

@@ -6,24 +6,21 @@ worker agree, in order. Whom to take memory from: cached prefixes, then sleeping
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from msgspec import structs
 
-from llmos_shell import paths
 from llmos_shell.abi import worker as abi
 from llmos_shell.abi.types import KvState, Sampling
+from llmos_shell.daemon.memory.costs import Path
 from llmos_shell.daemon.memory.ledger import Ledger, PoolFull
-from llmos_shell.daemon.park import remove_file
+from llmos_shell.daemon.memory.tiers import Place
+from llmos_shell.daemon.park import TEMPORARY, remove_file
 from llmos_shell.daemon.process import NO_LIMIT, Phase, Process
 
 if TYPE_CHECKING:
     from llmos_shell.daemon.conductor import Conductor
-
-TEMPORARY = ".tmp"
-"""What the path of an image ends with while it is written (`engine.images`)."""
 
 AHEAD_PAGES = 4
 """Pages granted beyond the present length, so that the worker does not wait for the daemon at a page's end."""
@@ -55,6 +52,11 @@ class Pager:
             return self._room_to_grow(process, reserved)
         return self._open(process, reserved, idle=False)
 
+    def on_its_way(self, process: Process) -> bool:
+        """Whether its KV is just being read from the disk."""
+        tiers = self._core.swap.tiers
+        return tiers.place(process.pid) is Place.DISK and tiers.moving(process.pid)
+
     def open_idle(self, process: Process) -> None:
         """Makes a sleeping process resident if that costs nobody anything."""
         if process.seq is None and not process.leaving and self.ledger.free_slots:
@@ -66,6 +68,8 @@ class Pager:
         ledger, tokens = self.ledger, process.tokens
         source, shared = self._best_prefix(process)
         image = process.image if process.image and process.computed > shared else ""
+        if image and self._core.swap.coming(process):
+            return False
         if image:
             source, shared = None, 0
         pages = len(tokens) // ledger.page_tokens + 1
@@ -119,14 +123,18 @@ class Pager:
             self.ledger.computed(message.seq, process.tokens[:reused])
         elif reused < shared:
             self.ledger.truncate(message.seq, reused)
-        self.discard_image(process)
+        if from_image:
+            self._restored(process, reused, message.seconds)
+        self._core.swap.discard(process)
         process.computed = reused
         if process.phase is Phase.READY:
             process.held = message.held
         again = process.known_computed
         if again:
-            process.recomputed_tokens += max(0, again - max(reused, 0))
+            process.recomputed_tokens += max(0, again - reused)
+            self._core.counters.recomputed_tokens += max(0, again - reused)
         else:
+            self._core.counters.reused_tokens += reused
             process.reused_tokens += reused
         process.known_computed = max(again, reused)
         if message.note:
@@ -241,15 +249,20 @@ class Pager:
         assert seq is not None
         held = self.ledger.length(seq)
         self.ledger.release(seq)
-        pays = self.info.can_export and held > 0 and seq not in self._expected
-        if pays and self._core.park.reserve(process.pid, held * self.info.kv_bytes_per_token):
-            process.leaving = True
-            self._conductor.send(abi.Export(seq, self._image_path(process)))
+        size = held * self.info.kv_bytes_per_token
+        can = self.info.can_export and held > 0 and seq not in self._expected
+        pays = can and self._core.counters.costs.keeps(size, held, self._conductor.planner.prefill_rate, disk=False)
+        if pays and self._core.swap.tiers.reserve(process.pid, size):
+            process.leaving, process.leaving_to = True, self._core.swap.new_path(process)
+            self._conductor.send(abi.Export(seq, process.leaving_to))
             self._conductor.send(abi.Free(seq))
             process.kv = KvState.PARKED
         else:
             self._conductor.send(abi.Free(seq))
             self._unbind(process)
+            if held and not process.image:
+                self._core.counters.dropped += 1
+                self._core.counters.dropped_tokens += held
 
     def drop(self, process: Process) -> None:
         """Forgets the KV of a process; its tokens are computed again when they are needed."""
@@ -267,14 +280,14 @@ class Pager:
             return
         self._unbind(process)
         if message.error:
-            self._core.park.release(process.pid)
+            self._core.swap.tiers.release(process.pid)
             self._core.events.warning("memory", f"its KV was not parked: {message.error}", process.pid)
             return
-        process.image, process.image_bytes = message.path, message.bytes
-        process.computed = message.tokens
-        process.kv = KvState.PARKED
-        self._core.park.hold(process.pid, message.bytes)
-        self._core.save(process)
+        counters = self._core.counters
+        counters.parked += 1
+        counters.parked_bytes += message.bytes
+        counters.costs.note(Path.EXPORT, message.bytes, message.seconds)
+        self._core.swap.took(process, message.path, message.bytes, message.tokens)
 
     def forget(self, process: Process, *, cache: bool) -> None:
         """A process has ended: its KV stays as a cached prefix, or goes."""
@@ -287,15 +300,7 @@ class Pager:
                 self.ledger.release(seq)
                 self._conductor.send(abi.Free(seq))
         self._unbind(process)
-        self.discard_image(process)
-        self._core.park.release(process.pid)
-
-    def discard_image(self, process: Process) -> None:
-        """Deletes its image."""
-        if process.image:
-            remove_file(process.image)
-            process.image, process.image_bytes = "", 0
-            self._core.park.release(process.pid)
+        self._core.swap.discard(process)
 
     def fell_asleep(self, process: Process) -> None:
         """Gives back what was granted ahead."""
@@ -307,9 +312,9 @@ class Pager:
         """The worker has gone, and all that was in it."""
         for process in list(self.bound.values()):
             if process.leaving:  # the image is not there, or perhaps in part
-                remove_file(self._image_path(process))
-                remove_file(self._image_path(process) + TEMPORARY)
-                self._core.park.release(process.pid)
+                remove_file(process.leaving_to)
+                remove_file(process.leaving_to + TEMPORARY)
+                self._core.swap.tiers.release(process.pid)
             self._unbind(process)
         self.bound.clear()
         self._expected.clear()
@@ -320,15 +325,17 @@ class Pager:
             del self.bound[process.seq]
         process.seq = None
         process.leaving = False
-        if process.image:
-            process.kv = KvState.PARKED
-            return
-        process.computed = 0
-        process.kv = KvState.DROPPED if process.tokens else KvState.NONE
+        process.kv = self._core.swap.state(process)
+        if not process.image:
+            process.computed = 0
 
-    @staticmethod
-    def _image_path(process: Process) -> str:
-        return os.path.join(paths.park_dir(), f"{process.pid}.kv")
+    def _restored(self, process: Process, tokens: int, seconds: float) -> None:
+        """Notes how fast an image came back."""
+        counters = self._core.counters
+        if tokens:
+            counters.restored += 1
+            counters.restored_bytes += process.image_bytes
+            counters.costs.note(Path.RESTORE, process.image_bytes, seconds)
 
     def residents(self) -> list[Process]:
         """Processes with a sequence in the worker."""

@@ -1,64 +1,60 @@
-"""The budget of parked images, and the folder they are in."""
+"""Where images of KV are kept, and how much may be: the limits, and the cleaning of the folders."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections.abc import Collection
 
 from llmos_shell import paths
 from llmos_shell.daemon.instance import private_dir
 
-SHARE = 0.25
+RAM_SHARE = 0.25
 """Share of the machine's memory that parked images may occupy."""
 
+DISK_SHARE = 0.1
+"""Share of the disk's free space that swapped images may occupy."""
 
-class ParkBudget:
-    """Bytes of images by process."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self._held: dict[int, int] = {}
-
-    @property
-    def used(self) -> int:
-        """Bytes held or promised."""
-        return sum(self._held.values())
-
-    def reserve(self, pid: int, size: int) -> bool:
-        """Promises room for an image; False when it would exceed the limit."""
-        if self.used - self._held.get(pid, 0) + size > self.limit:
-            return False
-        self._held[pid] = size
-        return True
-
-    def hold(self, pid: int, size: int) -> None:
-        """The image is there and has this size."""
-        self._held[pid] = size
-
-    def release(self, pid: int) -> None:
-        """The image is gone."""
-        self._held.pop(pid, None)
+TEMPORARY = ".tmp"
+"""What the path of an image ends with while it is written (also in `engine.images`)."""
 
 
-def default_limit(ram_total: int) -> int:
-    """The limit in bytes; LLMOS_PARK_BYTES overrides it."""
+def ram_limit(ram_total: int) -> int:
+    """Bytes of images in RAM; LLMOS_PARK_BYTES overrides it."""
     override = os.environ.get("LLMOS_PARK_BYTES")
-    return int(override) if override else int(ram_total * SHARE)
+    return int(override) if override else int(ram_total * RAM_SHARE)
+
+
+def disk_limit(folder: str) -> int:
+    """Bytes of images on disk; LLMOS_SWAP_BYTES overrides it."""
+    override = os.environ.get("LLMOS_SWAP_BYTES")
+    return int(override) if override else int(disk_free(folder) * DISK_SHARE)
+
+
+def disk_free(folder: str) -> int:
+    """Free bytes where this folder is, or will be; 0 when nobody knows."""
+    while folder and not os.path.exists(folder):
+        folder = os.path.dirname(folder)
+    try:
+        return shutil.disk_usage(folder or "/").free
+    except OSError:
+        return 0
 
 
 def clean(keep: Collection[str]) -> None:
-    """Makes the folder, and removes what no living process refers to."""
-    folder = paths.park_dir()
-    private_dir(folder)
-    for name in os.listdir(folder):
-        path = os.path.join(folder, name)
-        if path not in keep:
-            remove_file(path)
+    """Makes the folder in RAM, and removes what no living process refers to, on disk as well."""
+    private_dir(paths.park_dir())
+    for folder in (paths.park_dir(), paths.swap_dir()):
+        with contextlib.suppress(OSError):
+            for name in os.listdir(folder):
+                path = os.path.join(folder, name)
+                if path not in keep:
+                    remove_file(path)
 
 
 def leave() -> None:
-    """Removes the folder if no image is left in it."""
+    """Removes the folder in RAM if no image is left in it."""
     with contextlib.suppress(OSError):
         os.rmdir(paths.park_dir())
 

@@ -79,6 +79,11 @@ class Planner:
         if prefilled and self._sent is not None and self._budget() != self._sent.prefill_budget:
             self.replan()
 
+    @property
+    def prefill_rate(self) -> float:
+        """Prompt tokens per second, as measured lately; 0 when that is not known yet."""
+        return self._pace.prefill_rate
+
     def plan(self) -> None:
         """Decides now."""
         self._scheduled = False

@@ -94,7 +94,8 @@ class Process:
     pressed: tuple[int, int] = (0, 0)  # tokens and limit when the worker last said that it stands still
     image: str = ""
     image_bytes: int = 0
-    leaving: bool = False  # being exported
+    leaving: bool = False  # being exported, to `leaving_to`
+    leaving_to: str = ""
     prefill: tuple[int, int] | None = None
     crashes: int = 0  # in a row, while it ran, without a token of its own
 
@@ -201,7 +202,9 @@ class Process:
             context_limit=figures.context_limit, device_seconds=self.device_seconds, waiting_seconds=waiting,
             first_token_seconds=self.first_token_seconds, tokens_per_second=self.tokens_per_second(now),
             preemptions=self.preemptions, virtual_runtime=figures.virtual_runtime,
-            resident_pages=figures.resident_pages, shared_pages=figures.shared_pages, parked_bytes=self.image_bytes,
+            resident_pages=figures.resident_pages, shared_pages=figures.shared_pages,
+            parked_bytes=self.image_bytes if self.kv is not KvState.SWAPPED else 0,
+            swapped_bytes=self.image_bytes if self.kv is KvState.SWAPPED else 0, page_bytes=figures.page_bytes,
             exit=self.exit, ended=self.ended, limits=self.limits,
             sampling=self.sampling if self.kind is Kind.MODEL else None,
         )  # fmt: skip
@@ -221,3 +224,4 @@ class Figures:
     virtual_runtime: float = 0.0
     resident_pages: int = 0
     shared_pages: int = 0
+    page_bytes: int = 0

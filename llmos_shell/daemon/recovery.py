@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 from msgspec import MsgspecError
 
+from llmos_shell import paths
 from llmos_shell.abi.errors import LlmosError
 from llmos_shell.daemon import lifecycle, park, turns
+from llmos_shell.daemon.memory.tiers import Place
 from llmos_shell.daemon.process import Phase, Process
 from llmos_shell.daemon.record import decode_record, revived
 from llmos_shell.daemon.records import Saved
@@ -43,8 +45,10 @@ def _restore(core: Core, saved: Saved) -> Process | None:
         del process.tokens[count:]
         core.journal.truncate(process.pid, count)
     if process.image and os.path.exists(process.image):
-        core.park.hold(process.pid, process.image_bytes)
+        on_disk = os.path.dirname(process.image) != paths.park_dir()
+        core.swap.tiers.hold(process.pid, process.image_bytes, Place.DISK if on_disk else Place.RAM)
         process.computed = len(process.tokens)
+        process.kv = core.swap.state(process)
     else:
         process.image, process.image_bytes = "", 0
     return process

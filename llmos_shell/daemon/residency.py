@@ -104,6 +104,12 @@ class Residency:
             conductor.changed(process)
             self._watch(conductor)
 
+    def replan(self, process: Process) -> None:
+        """Something changed about where a process's KV is."""
+        conductor = self.find(process.model)
+        if conductor is not None:
+            conductor.planner.replan()
+
     def release(self, process: Process, *, cache: bool) -> None:
         """A process has ended."""
         conductor = self.find(process.model)

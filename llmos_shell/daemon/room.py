@@ -34,5 +34,7 @@ class PoolRoom:
 
     def possible(self, pid: int) -> bool:
         """Whether it fits into the empty pool."""
-        pager = self._pager
-        return len(self._members[pid].tokens) // pager.ledger.page_tokens + 1 <= pager.ledger.quota
+        pager, process = self._pager, self._members[pid]
+        if pager.on_its_way(process):
+            return False
+        return len(process.tokens) // pager.ledger.page_tokens + 1 <= pager.ledger.quota

@@ -5,6 +5,7 @@ Owns slots, grants and the KV of prefixes taken from copies and images. `loop` c
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from heapq import heappop, heappush
 
@@ -83,7 +84,9 @@ class Table:
             if not 0 <= message.turn <= len(message.tokens):
                 raise LlmosError(Code.EINVAL, f"turn {message.turn} lies outside of {len(message.tokens)} tokens")
             sequence.begin(message.turn, message.sampling, self._vocabulary.constraint(message.sampling))
+            begun = time.perf_counter()
             note = self._fill(sequence, message.source)
+            seconds = time.perf_counter() - begun
         except Exception as error:
             sequence.release()
             return [failed(sequence, error)]
@@ -92,7 +95,7 @@ class Table:
         sequence.prompting = message.turn == len(message.tokens) or sequence.kv != len(message.tokens) - 1
         self._sequences[message.seq] = sequence
         self._grant_to(sequence)
-        return [abi.Opened(message.seq, sequence.kv, note, sequence.text.held)]
+        return [abi.Opened(message.seq, sequence.kv, note, sequence.text.held, seconds)]
 
     def _fill(self, sequence: Sequence, source: abi.CopyOf | abi.ImageFile | None) -> str:
         """Takes the KV of a prefix from the source; returns why it could not, if so."""
@@ -165,6 +168,7 @@ class Table:
         sequence = self._sequences.get(message.seq)
         if sequence is None:
             return [abi.Exported(message.seq, message.path, 0, 0, "no such sequence is open")]
+        begun = time.perf_counter()
         try:
             if not self._info.can_export:
                 raise LlmosError(Code.ENOSYS, "this kernel cannot export KV")
@@ -180,7 +184,7 @@ class Table:
             size = images.write(message.path, header, blob)
         except LlmosError as error:
             return [abi.Exported(message.seq, message.path, 0, 0, str(error))]
-        return [abi.Exported(message.seq, message.path, sequence.kv, size)]
+        return [abi.Exported(message.seq, message.path, sequence.kv, size, seconds=time.perf_counter() - begun)]
 
     def _free(self, message: abi.Free) -> list[abi.ToDaemon]:
         sequence = self._sequences.pop(message.seq, None)

@@ -115,11 +115,22 @@ def _parse_number(text: str) -> float:
     return number
 
 
+def parse_size(text: str) -> int:
+    """Bytes of `4096`, `64K`, `1.5G`, with or without a final B or iB. Raises ValueError."""
+    number = text.upper().removesuffix("B").removesuffix("I")
+    power = "KMGT".find(number[-1:]) + 1 if number else 0
+    value = _parse_number(number[:-1] if power else number) * 1024**power
+    if value < 0 or value >= 1 << 62:
+        raise ValueError(text)
+    return int(value)
+
+
 CONVERTERS: dict[str, tuple[Callable[[str], Any], str]] = {
     "str": (str, "a text"),
     "int": (parse_integer, "a whole number"),
     "count": (_parse_count, "a whole number, 0 or more"),
     "float": (_parse_number, "a number"),
+    "size": (parse_size, "a size such as 64M or 1.5G"),
     "duration": (parse_duration, "a duration such as 90, 5m or 1h30m"),
     "file": (str, "a file"),
     "model": (str, "a model"),

@@ -9,8 +9,6 @@ from collections import deque
 from llmos_shell import __version__, paths
 from llmos_shell.abi import syscalls as abi
 from llmos_shell.abi.types import Event, Kind, State
-from llmos_shell.daemon import host
-from llmos_shell.daemon.conductor import Conductor
 from llmos_shell.daemon.core import Core
 from llmos_shell.daemon.policies import POLICIES, policy_named
 from llmos_shell.daemon.syscalls import Context, Handler
@@ -85,16 +83,6 @@ async def dmesg(context: Context, args: abi.Dmesg) -> None:
         core.events.watchers.discard(heard)
 
 
-async def memory(context: Context, args: abi.Nothing) -> abi.MemoryInfo:
-    """`free`."""
-    core = context.core
-    ram = host.memory()
-    pools = [_pool(conductor) for conductor in core.residency.all()]
-    return abi.MemoryInfo(
-        ram.total, ram.available, core.park.used, core.park.limit, tuple(pool for pool in pools if pool is not None)
-    )
-
-
 async def show_scheduler(context: Context, args: abi.Nothing) -> abi.SchedulerInfo:
     """The scheduler."""
     core = context.core
@@ -125,20 +113,7 @@ def _states(core: Core) -> dict[State, int]:
     return counts
 
 
-def _pool(conductor: Conductor) -> abi.PoolInfo | None:
-    shop = conductor.workshop
-    if shop.pager is None or shop.info is None:
-        return None
-    info, ledger = shop.info, shop.pager.ledger
-    return abi.PoolInfo(
-        conductor.entry.name, info.pages, ledger.used_pages, ledger.shared_pages, ledger.cached_pages, info.page_tokens,
-        info.page_tokens * info.kv_bytes_per_token, info.slots, info.slots - ledger.free_slots,
-        sum(process.image_bytes for process in conductor.members.values()), info.layout,
-    )  # fmt: skip
-
-
 HANDLERS: dict[str, Handler] = {
-    "mem.info": memory,
     "sched.show": show_scheduler,
     "sched.set": set_policy,
     "sys.status": status,

@@ -210,6 +210,10 @@ class Ledger:
         table = self._sequence(seq).pages
         return len(table), bisect_left(table, True, key=lambda page: self._pages.live(page) < 2)
 
+    def users_of(self, seq: int) -> list[int]:
+        """How many open sequences reference each of its pages, in order."""
+        return [self._pages.live(page) for page in self._sequence(seq).pages]
+
     def pages_held(self, seqs: Iterable[int]) -> int:
         """Pages that any of these sequences references, shared ones counted once."""
         return len({page for seq in seqs for page in self._sequence(seq).pages})

@@ -26,7 +26,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "ask": ("ask", "?"),
     "chat": ("chat",),
     "models": ("models", "load", "unload", "kernels", "tokenize"),
-    "memory": ("free",),
+    "memory": ("free", "vmstat", "pmap", "swapon", "swapoff"),
     "system": ("status", "dmesg", "daemon", "sched"),
     "prefix": ("nice", "nohup", "time"),
     "scripts": ("fmt",),

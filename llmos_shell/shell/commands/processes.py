@@ -8,7 +8,7 @@ from typing import Any
 from llmos_shell.abi.syscalls import PROC_LIST, List
 from llmos_shell.abi.types import Kind, KvState, ProcessInfo, State
 from llmos_shell.shell.command import ERROR_STATUSES, Args, Command, Context, Example, Operand, Option
-from llmos_shell.shell.tables import Column, Style, clean, cut, duration, render, style_of, to_json
+from llmos_shell.shell.tables import Column, Style, clean, cut, duration, render, size, style_of, to_json
 
 SORT_KEYS: dict[str, Callable[[ProcessInfo], Any]] = {
     "pid": lambda process: process.pid,
@@ -39,6 +39,39 @@ _COLUMNS = (
     Column("MODEL"),
     Column("NAME", flexible=True),
 )
+
+
+_MEMORY = (
+    Column("PID", right=True),
+    Column("STATE"),
+    Column("KV"),
+    Column("CTX", right=True),
+    Column("RES", right=True),
+    Column("SHR", right=True),
+    Column("PARK", right=True),
+    Column("SWAP", right=True),
+    Column("REUSED", right=True),
+    Column("RECOMP", right=True),
+    Column("MODEL"),
+    Column("NAME", flexible=True),
+)
+
+
+def _memory_row(process: ProcessInfo, indent: str = "") -> list[str]:
+    """A process as cells of the table of `ps -v`."""
+    page = process.page_bytes
+    held = (process.resident_pages * page, process.shared_pages * page, process.parked_bytes, process.swapped_bytes)
+    return [
+        str(process.pid),
+        state_text(process),
+        _KV.get(process.kv, "-"),
+        str(process.context_tokens),
+        *map(size, held),
+        str(process.reused_tokens),
+        str(process.recomputed_tokens),
+        model_name(process),
+        indent + process.name,
+    ]
 
 
 def process_row(process: ProcessInfo, indent: str = "") -> list[str]:
@@ -73,10 +106,15 @@ def state_text(process: ProcessInfo) -> str:
     return f"{process.state} {process.exit.reason}" if process.exit is not None else str(process.state)
 
 
-def process_table(processes: Sequence[ProcessInfo], style: Style, indents: Sequence[str] = ()) -> str:
+def process_table(
+    processes: Sequence[ProcessInfo], style: Style, indents: Sequence[str] = (), *, memory: bool = False
+) -> str:
     """The table of `ps`."""
-    rows = [process_row(process, indents[i] if indents else "") for i, process in enumerate(processes)]
-    return render(_COLUMNS, rows, style, [_COLOURS.get(process.state, "") for process in processes])
+    row = _memory_row if memory else process_row
+    rows = [row(process, indents[i] if indents else "") for i, process in enumerate(processes)]
+    return render(
+        _MEMORY if memory else _COLUMNS, rows, style, [_COLOURS.get(process.state, "") for process in processes]
+    )
 
 
 def arrange(processes: Sequence[ProcessInfo]) -> list[tuple[int, ProcessInfo]]:
@@ -113,9 +151,11 @@ def _ps(context: Context, args: Args) -> int:
     elif args.tree:
         ordered = arrange(processes)
         indents = ["  " * depth for depth, _ in ordered]
-        context.out.write(process_table([process for _, process in ordered], style_of(context), indents))
+        context.out.write(
+            process_table([process for _, process in ordered], style_of(context), indents, memory=args.memory)
+        )
     else:
-        context.out.write(process_table(processes, style_of(context)))
+        context.out.write(process_table(processes, style_of(context), memory=args.memory))
     return 0 if not wanted or processes else 1
 
 
@@ -153,6 +193,7 @@ COMMANDS = (
             Option(("-a", "--all"), "also those that have ended"),
             Option(("-s", "--sessions"), "also sessions (connected clients)"),
             Option(("-t", "--tree"), "indented under their parents"),
+            Option(("-v", "--memory"), "with their memory instead of priority, tokens and time"),
             Option(("-q", "--quiet"), "PIDs only"),
             Option(("-m", "--model"), "only those of this model", "MODEL", "model"),
             Option(("--sort",), "order of the rows", "KEY", "|".join(SORT_KEYS), "pid"),
@@ -163,10 +204,13 @@ COMMANDS = (
             "STATE is N new, R runnable, r running, S sleeping (waits for input), D in a syscall, T stopped, Z exited, "
             "X exited and waited for; an ended process also shows why. KV is where its memory is: res (in the pool), "
             "park (in RAM), swap (on disk), drop (to be recomputed). CTX counts the tokens in its context, TOKENS "
-            "those it generated, TIME the seconds of device time it used."
+            "those it generated, TIME the seconds of device time it used. With -v: RES is what it has in the pool, SHR "
+            "the part of it that others reference as well, PARK and SWAP what it has in RAM and on disk, REUSED tokens "
+            "it took over from others or from an image, RECOMP tokens that had to be computed once more."
         ),
         examples=(
             Example("ps --sort memory", "the largest first"),
+            Example("ps -v", "where is everybody's memory?"),
             Example("ps -a --json", "everything, for a program"),
             Example(
                 "kill $(ps -q -m tiny)",

@@ -31,7 +31,9 @@ def test_a_full_pool_fails_nobody(client):
     assert all(info(client, pid).recomputed_tokens == 0 for pid in pids)
 
 
-@pytest.mark.llmos(models={"tight": {**TIGHT, "step_seconds": 0.002}}, env={"LLMOS_PARK_BYTES": "0"})
+@pytest.mark.llmos(
+    models={"tight": {**TIGHT, "step_seconds": 0.002}}, env={"LLMOS_PARK_BYTES": "0", "LLMOS_SWAP_BYTES": "0"}
+)
 def test_without_room_to_park_kv_is_computed_again(client):
     alone = [run(client, f"number {n} <x>", sampling={"seed": n, "temperature": 1.2}) for n in range(8)]
     pids, together = outputs(client, 8)

@@ -9,7 +9,6 @@ import pytest
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.types import ExitInfo, Kind, KvState, Limits, Reason, Sampling, State, Turn
 from llmos_shell.daemon.output import Output
-from llmos_shell.daemon.park import ParkBudget
 from llmos_shell.daemon.process import Figures, Phase, Process
 from llmos_shell.daemon.record import decode_record, encode_record, from_record
 from llmos_shell.daemon.suspects import Suspects
@@ -149,27 +148,16 @@ def test_nobody_ran():
     assert Suspects().crashed([]) == []
 
 
-# -- the park budget ---------------------------------------------------------------------------------------------------
-
-
-def test_the_budget_is_kept():
-    budget = ParkBudget(100)
-    assert budget.reserve(1, 60) and not budget.reserve(2, 60)
-    assert budget.reserve(1, 90), "a promise to the same process is replaced"
-    budget.hold(1, 50)
-    assert budget.used == 50 and budget.reserve(2, 50)
-    budget.release(1)
-    budget.release(99)
-    assert budget.used == 50
+# -- where images are --------------------------------------------------------------------------------------------------
 
 
 def test_the_limit_can_be_set(monkeypatch):
-    from llmos_shell.daemon.park import default_limit
+    from llmos_shell.daemon.park import ram_limit
 
     monkeypatch.delenv("LLMOS_PARK_BYTES", raising=False)
-    assert default_limit(1000) == 250
+    assert ram_limit(1000) == 250
     monkeypatch.setenv("LLMOS_PARK_BYTES", "7")
-    assert default_limit(1000) == 7
+    assert ram_limit(1000) == 7
 
 
 def test_images_nobody_refers_to_are_removed(monkeypatch, tmp_path):

@@ -1,0 +1,137 @@
+"""Images go to disk when RAM is full, and come back; a disk that fails costs computing, never a conversation."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+
+from llmos_shell import paths
+from llmos_shell.abi.errors import Code
+from llmos_shell.abi.memory import MEM_INFO, MEM_MAP, MEM_STAT, MEM_SWAP, MEM_SWAPOFF, MEM_SWAPON, SwapOn
+from llmos_shell.abi.syscall import Nothing, Pid
+from llmos_shell.abi.types import KvState
+from llmos_shell.testing.clients import code_of, info, run, say, spawn, text_of
+from llmos_shell.testing.retry import retry_until
+
+TIGHT = {"pages": 16, "page_tokens": 16, "slots": 8, "end_after": 40}
+NO_RAM = {"LLMOS_PARK_BYTES": "0", "LLMOS_SWAP_BYTES": "10000000"}
+pytestmark = pytest.mark.llmos(models={"tight": TIGHT}, env=NO_RAM)
+
+
+def chats(client, count=6):
+    pids = [spawn(client, chat=True, sampling={"seed": n}) for n in range(count)]
+    for n, pid in enumerate(pids):
+        say(client, pid, f"I am number {n}")
+    return pids
+
+
+def states(client, pids):
+    return [info(client, pid).kv for pid in pids]
+
+
+def swapped(client, pids):
+    retry_until(lambda: KvState.SWAPPED in states(client, pids) and KvState.PARKED not in states(client, pids))
+    return [pid for pid in pids if info(client, pid).kv is KvState.SWAPPED]
+
+
+def answers(client, pids):
+    return [say(client, pid, "and?") for pid in pids]
+
+
+def test_sleepers_go_to_disk_and_come_back(client):
+    pids = chats(client)
+    out = swapped(client, pids)
+    assert all(info(client, pid).swapped_bytes > 0 for pid in out)
+    memory = client.call(MEM_INFO, Nothing())
+    assert memory.swap_used == sum(info(client, pid).swapped_bytes for pid in pids) > 0
+    assert memory.pools[0].swapped_bytes == memory.swap_used
+    extents = client.call(MEM_MAP, Pid(out[0])).extents
+    assert [extent.kind for extent in extents] == ["swapped"] and extents[0].path.startswith(paths.swap_dir())
+    assert all(len(text) == 40 for text in answers(client, pids))
+    assert [info(client, pid).recomputed_tokens for pid in pids] == [0] * 6
+    stat = client.call(MEM_STAT, Nothing())
+    assert stat.swapped_in > 0 and stat.swapped_out > 0 and stat.restored > 0 and stat.recomputed_tokens == 0
+
+
+@pytest.mark.llmos(models={"tight": {**TIGHT, "end_after": 90, "step_seconds": 0.001}}, env=NO_RAM)
+def test_a_full_pool_fails_nobody(client):
+    def options(n):
+        return {"sampling": {"seed": n, "temperature": 1.2}}
+
+    alone = [run(client, f"number {n} <x>", **options(n)) for n in range(10)]
+    pids = [spawn(client, f"number {n} <x>", **options(n)) for n in range(10)]
+    assert [text_of(client, pid) for pid in pids] == alone
+    assert not os.listdir(paths.park_dir())
+    retry_until(lambda: not os.path.exists(paths.swap_dir()) or not os.listdir(paths.swap_dir()))
+
+
+def test_a_swap_folder_that_is_removed_costs_computing(client):
+    pids = chats(client)
+    out = swapped(client, pids)
+    shutil.rmtree(paths.swap_dir())
+    assert all(len(text) == 40 for text in answers(client, pids))
+    assert all(info(client, pid).recomputed_tokens > 0 for pid in out)
+    swapped(client, pids)
+
+
+def test_a_damaged_image_is_not_used(client):
+    pids = chats(client)
+    out = swapped(client, pids)
+    for name in os.listdir(paths.swap_dir()):
+        with open(os.path.join(paths.swap_dir(), name), "r+b") as file:
+            file.truncate(100)
+    assert all(len(text) == 40 for text in answers(client, pids))
+    assert all(info(client, pid).recomputed_tokens > 0 for pid in out)
+
+
+def test_a_full_disk_is_said_and_costs_nothing_more(client):
+    with open(paths.swap_dir(), "w"):  # where the folder should be: every write fails
+        pass
+    pids = chats(client)
+    retry_until(lambda: client.call(MEM_INFO, Nothing()).swap_problem != "")
+    assert all(len(text) == 40 for text in answers(client, pids))
+    os.unlink(paths.swap_dir())
+    assert client.call(MEM_SWAPON, SwapOn(limit=1 << 20)).problem == ""
+    chats(client)
+    retry_until(lambda: client.call(MEM_SWAP, Nothing()).images > 0)
+
+
+def test_swapoff_gives_up_what_is_there(client):
+    pids = chats(client)
+    out = swapped(client, pids)
+    off = client.call(MEM_SWAPOFF, Nothing())
+    assert (off.limit, off.images, off.dropped) == (0, 0, len(out)) and off.dropped_tokens > 0
+    assert not os.listdir(paths.swap_dir())
+    assert {info(client, pid).kv for pid in out} == {KvState.DROPPED}
+    assert all(len(text) == 40 for text in answers(client, pids))
+
+
+def test_swapping_elsewhere(client, tmp_path):
+    pids = chats(client)
+    swapped(client, pids)
+    there = client.call(MEM_SWAPON, SwapOn(str(tmp_path), 5 << 20))
+    assert there.folder == str(tmp_path / "llmos-swap") and there.limit == 5 << 20
+    assert all(len(text) == 40 for text in answers(client, pids))
+    swapped(client, pids)
+    assert os.listdir(there.folder)
+    assert code_of(client, MEM_SWAPON, SwapOn("/proc/1")) == Code.EACCES
+    assert code_of(client, MEM_SWAPON, SwapOn("relative")) == Code.EINVAL
+    assert code_of(client, MEM_SWAPON, SwapOn(limit=5)) == Code.EINVAL
+
+
+def test_swapped_conversations_survive_the_daemon(daemon):
+    with daemon.connect() as client:
+        pids = [spawn(client, chat=True, detached=True, sampling={"seed": n}) for n in range(6)]
+        for n, pid in enumerate(pids):
+            say(client, pid, f"I am number {n}")
+        out = swapped(client, pids)
+        spawn(client, chat=True)  # an answer of the daemon is in the journal, with all before it
+    daemon.kill()
+    daemon.start()
+    with daemon.connect() as client:
+        assert {info(client, pid).kv for pid in out} == {KvState.SWAPPED}
+        assert client.call(MEM_INFO, Nothing()).swap_used > 0
+        assert all(len(text) == 40 for text in answers(client, pids))
+        assert [info(client, pid).recomputed_tokens for pid in out] == [0] * len(out)
