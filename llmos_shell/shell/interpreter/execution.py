@@ -1,5 +1,5 @@
-"""Executes the syntax tree: lists, conditions, loops, functions and simple commands. Pipelines and jobs are
-`pipelines.py`.
+"""Executes the syntax tree: lists, functions and simple commands. Conditions and loops are `compound.py`'s, pipelines
+and jobs `pipelines.py`'s.
 
 `Executor` is the part of a shell that walks the tree; `interpreter.Shell` adds the outside: connection, terminal,
 texts and files to run.
@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 from llmos_shell.lang import ast
 from llmos_shell.lang.errors import ExpansionError, ShellSyntaxError, Source
 from llmos_shell.lang.parser import DECLARATIONS, mark_assignment_tildes
-from llmos_shell.lang.patterns import matches
 from llmos_shell.shell.failures import Trouble
 from llmos_shell.shell.interpreter import folders
 from llmos_shell.shell.interpreter.arrays import ArrayArgument
+from llmos_shell.shell.interpreter.compound import CompoundCommands
 from llmos_shell.shell.interpreter.control import ExitShell, LeaveLoop, ReturnFromFunction, StopRequested
-from llmos_shell.shell.interpreter.environment import ExpansionEnvironment, Frame
+from llmos_shell.shell.interpreter.environment import Frame
 from llmos_shell.shell.interpreter.hostproc import StartError, find_program, start
 from llmos_shell.shell.interpreter.options import Options
 from llmos_shell.shell.interpreter.redirect import Files, RedirectError, Redirection, write_all
@@ -30,7 +30,6 @@ from llmos_shell.shell.interpreter.redirect import Files, RedirectError, Redirec
 if TYPE_CHECKING:
     from llmos_shell.shell.interpreter.builtins import Builtin
     from llmos_shell.shell.interpreter.jobs import Job, ThreadMember
-    from llmos_shell.shell.interpreter.pipelines import Process
     from llmos_shell.shell.interpreter.shell import Shell
 
 MAX_CALLS = 500
@@ -52,7 +51,7 @@ _TAKE_ANYTHING = frozenset({"echo", "test", "[", ":", "true", "false", "kill", "
 _DECLARATIONS = frozenset({*DECLARATIONS, "alias"})
 
 
-class Executor(ExpansionEnvironment):
+class Executor(CompoundCommands):
     """State that commands can change, and the execution of commands. A subshell has a copy."""
 
     shell: Shell
@@ -69,13 +68,10 @@ class Executor(ExpansionEnvironment):
         self.pipeline: Job | None = None  # the one whose first element this is, run by the main thread
         self.background = False
         self.depth = 0  # of subshells
-        self.loops = 0
         self.folder = folders.Restore()
         self._calls = 0
-        self._tested = 0  # inside a condition: `set -e` does not apply
         self.ordinary = 0  # inside `command`: special built-ins are like others
         self._substituted: int | None = None  # status of the last command substitution
-        self._processes: list[Process] = []  # process substitutions of the present command
         self.interrupted: Callable[[], None] | None = None
 
     # -- the environment of expansions -------------------------------------------------------------------------------
@@ -114,12 +110,6 @@ class Executor(ExpansionEnvironment):
         self.last_status = status
         return status
 
-    def _sequence(self, node: ast.Sequence) -> int:
-        status = 0
-        for item in node.items:
-            status = self.execute(item)
-        return status
-
     def _and_or(self, node: ast.AndOr) -> int:
         last = len(node.operators)
         status = self._condition(node.commands[0])
@@ -128,14 +118,6 @@ class Executor(ExpansionEnvironment):
                 command = node.commands[index]
                 status = self.execute(command) if index == last else self._condition(command)
         return status
-
-    def _condition(self, node: ast.Command | ast.Sequence) -> int:
-        """Executes what is allowed to fail."""
-        self._tested += 1
-        try:
-            return self.execute(node)
-        finally:
-            self._tested -= 1
 
     def _checked(self, status: int) -> int:
         """Runs the ERR trap and leaves the shell if `set -e` says so."""
@@ -217,135 +199,6 @@ class Executor(ExpansionEnvironment):
             number = next(each for each in range(FIRST_NAMED, 1 << 16) if each not in redirection.files.table)
             self.assign(name, str(number))
         return ast.Redirect(number, redirect.operator, redirect.target, redirect.offset)
-
-    def _if(self, node: ast.If) -> int:
-        for condition, body in node.branches:
-            if self._condition(condition) == 0:
-                return self._sequence(body)
-        return self._sequence(node.otherwise) if node.otherwise is not None else 0
-
-    def _while(self, node: ast.While) -> int:
-        status = 0
-        self.loops += 1
-        try:
-            while True:
-                try:
-                    if (self._condition(node.condition) == 0) is node.until:
-                        return status
-                    status = self._sequence(node.body)
-                except LeaveLoop as leave:
-                    if self._leaves(leave):
-                        return 0
-                    status = 0
-        finally:
-            self.loops -= 1
-
-    def _leaves(self, leave: LeaveLoop) -> bool:
-        """Whether a loop is left; passes on what means an outer one."""
-        leave.levels -= 1
-        if leave.levels and self.loops > 1:
-            raise leave
-        return not leave.again
-
-    def _for(self, node: ast.For) -> int:
-        values = list(self.parameters) if node.words is None else self._expand(node.words)
-        status = 0
-        self.loops += 1
-        try:
-            for value in values:
-                self.assign(node.name, value)
-                try:
-                    status = self._sequence(node.body)
-                except LeaveLoop as leave:
-                    if self._leaves(leave):
-                        return 0
-                    status = 0
-        finally:
-            self.loops -= 1
-        return status
-
-    def _for_arithmetic(self, node: ast.ForArithmetic) -> int:
-        self.current = node
-        if self._calculate(node.start) is None:
-            return self._checked(1)
-        status = 0
-        self.loops += 1
-        try:
-            while True:
-                going = self._calculate(node.condition) if node.condition.word.parts else 1
-                if not going:
-                    return self._checked(1) if going is None else status
-                try:
-                    status = self._sequence(node.body)
-                except LeaveLoop as leave:
-                    if self._leaves(leave):
-                        return 0
-                    status = 0
-                if self._calculate(node.step) is None:
-                    return self._checked(1)
-        finally:
-            self.loops -= 1
-
-    def _calculate(self, expression: ast.Arithmetic) -> int | None:
-        """An expression's value; None when it has none, which is said."""
-        text = self._expander.string(expression.word)
-        if self.options.xtrace:
-            from llmos_shell.shell.interpreter.trace import trace
-
-            trace(self.shell, f"(({text}))")
-        try:
-            return self._expander.calculate(expression, text)
-        except ExpansionError as error:
-            self._complain_of(error)
-            return None
-
-    def _arithmetic_command(self, node: ast.ArithmeticCommand) -> int:
-        self.current = node
-        status = int(not self._calculate(node.expression))
-        self.pipe_statuses = None
-        return self._checked(status)
-
-    def _conditional(self, node: ast.Conditional) -> int:
-        from llmos_shell.shell.interpreter.conditional import holds
-
-        self.current = node
-        status = holds(self.shell, node.test)
-        self.pipe_statuses = None
-        return self._checked(status)
-
-    def _select(self, node: ast.Select) -> int:
-        from llmos_shell.shell.interpreter.menu import choose
-
-        values = list(self.parameters) if node.words is None else self._expand(node.words)
-        status = 0
-        self.loops += 1
-        try:
-            for choice in choose(self.shell, values):
-                self.assign(node.name, choice)
-                try:
-                    status = self._sequence(node.body)
-                except LeaveLoop as leave:
-                    if self._leaves(leave):
-                        return 0
-                    status = 0
-        finally:
-            self.loops -= 1
-        return status
-
-    def _case(self, node: ast.Case) -> int:
-        text = self._expander.string(node.word)
-        falling = False
-        status = 0
-        for arm in node.arms:
-            if falling or self._fits(arm, text):
-                status = self._sequence(arm.body)
-                falling = arm.end == ";&"
-                if arm.end == ";;":
-                    return status
-        return status
-
-    def _fits(self, arm: ast.CaseArm, text: str) -> bool:
-        return any(matches(self._expander.pattern(pattern), text, extended=True) for pattern in arm.patterns)
 
     def _function(self, node: ast.Function) -> int:
         self.functions[node.name] = (node, self.source)
