@@ -9,38 +9,32 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from llmos_shell.lang.compound import RESERVED
-from llmos_shell.shell.command import Command, Option
+from llmos_shell.shell.command import Command, Manual, Option
 from llmos_shell.shell.interactive import offers
 from llmos_shell.shell.interactive.cursor import Place, begun_variable, find_place
 from llmos_shell.shell.interactive.offers import OFFERS, Candidate, World, candidate
 from llmos_shell.shell.interactive.themes import theme_names
 from llmos_shell.shell.interpreter.options import NAMES
 
-_LANGUAGE = {
+_OPERANDS = {
     "cd": "folder",
+    "pushd": "folder",
+    "mkdir": "folder",
+    "rmdir": "folder",
     "alias": "alias",
     "unalias": "alias",
-    "export": "variable",
-    "readonly": "variable",
-    "local": "variable",
-    "declare": "variable",
-    "typeset": "variable",
-    "unset": "variable",
     "read": "variable",
-    "getopts": "variable",
     "type": "runnable",
     "hash": "runnable",
-    "trap": "signal",
-    "pushd": "folder",
-    "rmdir": "folder",
     "which": "runnable",
+    "trap": "signal",
 }
-"""Kinds of the operands of commands that have no declaration."""
+"""Kinds of operands, where they are not what the declaration says, or there is none."""
 
 _RUNS_ANOTHER = frozenset(
     ("command", "exec", "eval", "builtin", "sudo", "doas", "env", "xargs", "watch", "setsid", "stdbuf", "ionice")
 )
-"""Commands without a declaration whose operands are a command line."""
+"""Commands whose operands are a command line, besides those that are declared `raw`."""
 
 
 def complete(line: str, world: World) -> Iterator[Candidate]:
@@ -109,16 +103,16 @@ def _in_compound(place: Place, world: World) -> Iterator[Candidate]:
 
 def _arguments(place: Place, world: World) -> Iterator[Candidate]:
     """Options, values of options and operands of the command the cursor is in."""
-    name, command, words = _innermost(place.words)
+    name, manual, words = _innermost(place.words)
     if name == "":
         yield from _first_word(place, world)
-    elif command is None:
-        yield from _undeclared(name, words, place, world)
+    elif manual is None:
+        yield from _undeclared(name, place, world)
     else:
-        yield from _declared(command, words, place, world)
+        yield from _declared(manual, words, place, world)
 
 
-def _innermost(words: Sequence[str]) -> tuple[str, Command | None, Sequence[str]]:
+def _innermost(words: Sequence[str]) -> tuple[str, Manual | None, Sequence[str]]:
     """The command the words belong to, seen through `nice`, `sudo` and the like; the name is empty when it is to come.
 
     Options of those belong to them.
@@ -126,29 +120,34 @@ def _innermost(words: Sequence[str]) -> tuple[str, Command | None, Sequence[str]
     rest = list(words)
     while rest:
         name = rest.pop(0)
-        command = offers.find_command(name)
-        if command is not None and not command.raw:
-            return name, command, rest
-        if command is None and name not in _RUNS_ANOTHER:
-            return name, None, rest
-        options = {} if command is None else _flags(command)
+        manual = offers.find_manual(name)
+        if not _runs_another(name, manual):
+            return name, manual, rest
+        options = {} if manual is None else _flags(manual)
         at = 0
         while at < len(rest) and (rest[at].startswith("-") or (name == "env" and "=" in rest[at])):
             option = options.get(rest[at])
             at += 2 if option is not None and option.value else 1
-        if at > len(rest) or (at == len(rest) and command is not None):
-            return name, command, rest
+        if at > len(rest) or (at == len(rest) and manual is not None):
+            return name, manual, rest
         rest = rest[at:]
     return "", None, ()
 
 
-def _declared(command: Command, words: Sequence[str], place: Place, world: World) -> Iterator[Candidate]:
-    options = _flags(command)
+def _runs_another(name: str, manual: Manual | None) -> bool:
+    return name in _RUNS_ANOTHER or (isinstance(manual, Command) and manual.raw)
+
+
+def _declared(manual: Manual, words: Sequence[str], place: Place, world: World) -> Iterator[Candidate]:
+    options = _flags(manual)
     flag, equals, _ = place.word.partition("=")
     if equals and flag in options:
         value = offers.after(place, "=")
         if value is not None:
             yield from _values(options[flag].type, value, world)
+        return
+    if manual.name == "set" and words and words[-1] in ("-o", "+o"):
+        yield from offers.choices(place, sorted(NAMES))
         return
     if "--" not in words:
         pending = options.get(words[-1]) if words else None
@@ -156,39 +155,40 @@ def _declared(command: Command, words: Sequence[str], place: Place, world: World
             yield from _values(pending.type, place, world)
             return
         if place.word.startswith("-"):
-            yield from _options(command, words, place, world)
+            yield from _options(manual, words, place, world)
             return
-    if command.raw:
+    if _runs_another(manual.name, manual):
         yield from _first_word(place, world)
         return
-    yield from _values(_operand_type(command, words, options), place, world)
+    yield from _operand(manual, words, place, world)
 
 
-def _undeclared(name: str, words: Sequence[str], place: Place, world: World) -> Iterator[Candidate]:
-    """Arguments of the language's commands and of the host's programs."""
-    if name == "set":
-        if words and words[-1] in ("-o", "+o"):
-            yield from offers.choices(place, sorted(NAMES))
-        return
-    kind = _LANGUAGE.get(name, "file")
+def _operand(manual: Manual, words: Sequence[str], place: Place, world: World) -> Iterator[Candidate]:
+    kind = _OPERANDS.get(manual.name) or _operand_type(manual, words, _flags(manual))
     if kind == "variable" and "=" in place.word:
         yield from _assigned(place.word.partition("=")[0], place, world)
-    elif name == "unset" and "-f" in words:
+    elif manual.name == "unset" and "-f" in words:
         yield from offers.functions(place, world)
-    elif name == "trap" and not words:
+    elif manual.name == "trap" and not words:
         yield from offers.command_words(place, world)
     else:
-        yield from OFFERS[kind](place, world)
-        value = offers.after(place, "=")
-        if kind == "file" and value is not None:
-            yield from offers.files(value, world)
+        yield from _values(kind, place, world)
 
 
-def _flags(command: Command) -> dict[str, Option]:
-    return {flag: option for option in command.options for flag in option.flags}
+def _undeclared(name: str, place: Place, world: World) -> Iterator[Candidate]:
+    """Arguments of the host's programs and of functions."""
+    kind = _OPERANDS.get(name, "file")
+    yield from OFFERS[kind](place, world)
+    value = offers.after(place, "=")
+    if kind == "file" and value is not None:
+        yield from offers.files(value, world)
 
 
-def _operand_type(command: Command, words: Sequence[str], options: dict[str, Option]) -> str:
+def _flags(manual: Manual) -> dict[str, Option]:
+    return {flag: option for option in manual.options for flag in option.flags}
+
+
+def _operand_type(manual: Manual, words: Sequence[str], options: dict[str, Option]) -> str:
     """The type of the operand that comes after these words."""
     count, skip = 0, False
     for word in words:
@@ -198,24 +198,24 @@ def _operand_type(command: Command, words: Sequence[str], options: dict[str, Opt
             skip = bool(options[word].value)
         elif not word.startswith("-"):
             count += 1
-    for index, operand in enumerate(command.operands):
+    for index, operand in enumerate(manual.operands):
         if index == count or operand.many:
             return operand.type
     return "none"
 
 
-def _options(command: Command, words: Sequence[str], place: Place, world: World) -> Iterator[Candidate]:
+def _options(manual: Manual, words: Sequence[str], place: Place, world: World) -> Iterator[Candidate]:
     """Options not given yet, each by the flag that fits what was typed."""
-    for option in command.options:
+    for option in manual.options:
         if not option.repeat and any(flag in words for flag in option.flags):
             continue
         for flag in option.flags:
             if flag.startswith(place.word) and (place.word != "-" or flag == option.flags[-1]):
                 value = f" {option.value}" if option.value else ""
                 yield candidate(place, flag, option.help, display=flag + value)
-    if "--help".startswith(place.word):
+    if isinstance(manual, Command) and "--help".startswith(place.word):
         yield candidate(place, "--help", "explain the command")
-    if command.name == "kill" and not words:
+    if manual.name == "kill" and not words:
         signal = place.tail(1)
         if signal is not None:
             yield from offers.signals(signal, world)

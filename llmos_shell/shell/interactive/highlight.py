@@ -16,6 +16,7 @@ from llmos_shell.lang.ast import (
     DoubleQuoted,
     Parameter,
     Part,
+    ProcessSubstitution,
     Redirect,
     SingleQuoted,
     Word,
@@ -181,13 +182,13 @@ class _Painter:
             elif isinstance(part, DoubleQuoted):
                 self.add(part.offset, stop, "string")
                 self._parts(part.parts, stop - 1)
-            elif isinstance(part, CommandSubstitution):
+            elif isinstance(part, CommandSubstitution | ProcessSubstitution):
                 self._substitution(part.offset, stop)
             elif isinstance(part, Parameter | Arithmetic):
                 self.add(part.offset, stop, "variable")
 
     def _substitution(self, start: int, stop: int) -> None:
-        opening = 2 if self.text.startswith("$(", start) else 1
+        opening = 2 if self.text.startswith("(", start + 1) else 1
         self.add(start, stop, "plain")
         self.add(start, start + opening, "variable")
         if opening == 2 or "\\" not in self.text[start:stop]:
@@ -209,6 +210,7 @@ class _Walk:
         self.kind = ""  # of the command whose arguments these are
         self.test = False  # inside `[[ ]]`
         self.elements = 0  # parentheses of an array that are open
+        self.assigning = False  # the array is assigned before a command, and not an argument
 
     def take(self) -> None:
         """Colours the lexer's present token."""
@@ -228,12 +230,14 @@ class _Walk:
 
     def _operator(self, value: str) -> None:
         lexer, painter = self.lexer, self.painter
-        if value == "(" and self.command_next and lexer.text.startswith("(", lexer.position):
+        here = self.command_next or self.wanted == "name"
+        if value == "(" and here and not self.elements and lexer.text.startswith("(", lexer.position):
             self._arithmetic(lexer.start)
             return
         painter.add(lexer.start, lexer.position, "operator")
         if self.elements:
             self.elements += (value == "(") - (value == ")")
+            self.command_next = not self.elements and self.assigning
         elif self.test:
             pass
         elif value in _REDIRECTS:
@@ -254,7 +258,7 @@ class _Walk:
         end = close + 2 if close >= 0 else len(lexer.text)
         self.painter.add(start, end, "variable")
         lexer.position = end
-        self.command_next = False
+        self.command_next, self.wanted = False, ""
 
     def _word(self) -> None:
         lexer, painter = self.lexer, self.painter
@@ -330,11 +334,10 @@ class _Walk:
         assignment = _ASSIGNMENT.match(text)
         if assignment is not None:
             painter.add(start, start + assignment.end(1), "variable")
-            if assignment.end() == len(text) and lexer.text.startswith("(", end):
-                self.elements = 1
-                lexer.advance()
-                painter.add(lexer.start, lexer.position, "operator")
-                lexer.word = Word([], lexer.start)
+            self._begin_array(text)
+            return
+        if text.startswith("-"):  # of `time`
+            painter.add(start, end, "option")
             return
         self.command_next = False
         parentheses = _FUNCTION.match(lexer.text, end)
@@ -344,9 +347,19 @@ class _Walk:
             lexer.position, self.command_next = parentheses.end(), True
         elif not _DYNAMIC.search(text):
             self.kind = painter.names.kind(text)
+            self.command_next = text == "time"
             painter.add(start, end, f"command.{self.kind}" if self.kind else "unknown")
         else:
             self.kind = ""
+
+    def _begin_array(self, text: str) -> None:
+        """`x=(`, whose parentheses enclose words."""
+        lexer = self.lexer
+        if text.endswith("=") and lexer.text.startswith("(", lexer.position):
+            self.elements, self.assigning = 1, self.command_next
+            lexer.advance()
+            self.painter.add(lexer.start, lexer.position, "operator")
+            lexer.word = Word([], lexer.start)
 
     def _keyword(self, text: str) -> None:
         lexer = self.lexer
@@ -369,6 +382,8 @@ class _Walk:
         if text.startswith("-") and len(text) > 1:
             equals = text.find("=")
             self.painter.add(start, start + equals if equals > 0 else end, "option")
+        elif _ASSIGNMENT.match(text):
+            self._begin_array(text)
         elif _DYNAMIC.search(text):
             return
         elif self.kind == "builtin" and names.is_model(text):

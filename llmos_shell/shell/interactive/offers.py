@@ -12,8 +12,9 @@ from typing import Protocol
 
 from llmos_shell.abi.types import ModelStatus, ProcessInfo, Signal
 from llmos_shell.shell import commands
-from llmos_shell.shell.command import Command
+from llmos_shell.shell.command import Manual
 from llmos_shell.shell.interactive.cursor import Place, expand_head, quote_word
+from llmos_shell.shell.interpreter.language_help import LANGUAGE
 
 MAX_FILES = 1000
 """Files of one folder that are offered."""
@@ -287,10 +288,10 @@ def after(place: Place, mark: str) -> Place | None:
     return place.tail(at + len(mark)) if at >= 0 else None
 
 
-def find_command(name: str) -> Command | None:
-    """The declaration of a built-in command."""
+def find_manual(name: str) -> Manual | None:
+    """The declaration of a command of ours, be it part of the language or not."""
     try:
-        return commands.find(name)
+        return commands.find(name) or LANGUAGE.get(name)
     except ImportError:
         return None
 

@@ -179,13 +179,8 @@ def _is_program(path: str) -> bool:
 
 
 def _summaries() -> dict[str, str]:
-    from llmos_shell.shell.interactive.offers import find_command
+    from llmos_shell.shell.interactive.offers import find_manual
     from llmos_shell.shell.interpreter.builtins import all_names
-    from llmos_shell.shell.interpreter.language_help import LANGUAGE
 
-    found = {name: LANGUAGE[name].summary if name in LANGUAGE else "" for name in all_names()}
-    for name in found:
-        command = find_command(name)
-        if command is not None:
-            found[name] = command.summary
-    return found
+    manuals = {name: find_manual(name) for name in all_names()}
+    return {name: manual.summary if manual is not None else "" for name, manual in manuals.items()}

@@ -136,6 +136,10 @@ def test_options_and_their_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert texts("kill -K") == ["KILL"]
     assert "--sort" not in texts("ps --sort memory --")
     assert texts("sched fi") == ["fifo"]
+    assert "-A" in texts("declare -") and "-n" in texts("echo -")
+    assert texts("declare -x HOM") == texts("read HOM") == ["HOME"]
+    assert texts("type pst") == texts("command pst") == texts("trap pst") == ["pstree"]
+    assert texts("unset -f my") == ["myfunc"]
     assert texts("set -o v") == ["verbose", "vi"]
     assert texts("LLMOS_THEME=li") == ["light"]
 
@@ -291,6 +295,23 @@ P = "command.program"
                 *(("case", K), ("in", K), ("a", S), ("|", O), ("b", S), (")", O), ("ps", B), (";;", O)),
                 *(("*", S), (")", O), ("no", "unknown"), (";;", O), ("esac", K)),
             ],
+        ),
+        (
+            "[[ -f a.txt && x < y ]] && ps",
+            [("[[", K), ("-f", "option"), ("&&", O), ("<", O), ("]]", K), ("&&", O), ("ps", B)],
+        ),
+        ("((x=1+2)) && ps", [("((x=1+2))", V), ("&&", O), ("ps", B)]),
+        (
+            "for ((i=0; i<3; i++)); do ps; done",
+            [("for", K), ("((i=0; i<3; i++))", V), (";", O), ("do", K), ("ps", B), (";", O), ("done", K)],
+        ),
+        ("a=(1 'b') ps", [("a", V), ("(", O), ("'b'", S), (")", O), ("ps", B)]),
+        ("run x=(ps); ps", [("run", B), ("(", O), (");", O), ("ps", B)]),
+        ("ls <(ps) >(no)", [("ls", P), ("<(", V), ("ps", B), (")", V), (">(", V), ("no", "unknown"), (")", V)]),
+        ("ps |& ls", [("ps", B), ("|&", O), ("ls", P)]),
+        (
+            "select x in a; do ps; done",
+            [("select", K), ("x", V), ("in", K), (";", O), ("do", K), ("ps", B), (";", O), ("done", K)],
         ),
         ("ps <<E\na $x\nE\nps", [("ps", B), ("<<", O), ("a $x\nE\n", S), ("ps", B)]),
         # not finished
