@@ -53,6 +53,9 @@ class Spawn(Struct, frozen=True, omit_defaults=True):
     detached: bool = False  # belongs to PID 1, survives the session
     parent: int | None = None  # default: the calling session
     private: bool = False  # never shares its KV with other processes
+    group: str = ""  # shares the device as a part of this group; "": of its terminal's or session's
+    deadline: float | None = None  # seconds from now by which it should have ended; matters under policy `deadline`
+    foreground: bool = False  # a person waits for it, until nobody follows it in the foreground any more
 
 
 class Spawned(Struct, frozen=True):
@@ -131,6 +134,7 @@ class Follow(Struct, frozen=True, omit_defaults=True):
     offset: int = 0  # characters of output; negative counts from the present end
     until: Literal["exit", "idle"] = "exit"
     logprobs: bool = False
+    foreground: bool = False  # a person waits for it
 
 
 class Output(Struct, frozen=True, omit_defaults=True):
@@ -206,10 +210,42 @@ class TokenList(Struct, frozen=True):
     tokens: tuple[int, ...]
 
 
-class PolicyName(Struct, frozen=True):
-    """A call about one scheduling policy."""
+class PolicyName(Struct, frozen=True, omit_defaults=True):
+    """Chooses a scheduling policy with its parameters, those not named being its defaults."""
 
     policy: str
+    parameters: dict[str, float] = {}
+
+
+class PolicyParameter(Struct, frozen=True):
+    """A parameter of the policy in force."""
+
+    name: str
+    value: float
+    default: float
+    low: float
+    high: float
+    help: str
+
+
+class Gang(Struct, frozen=True):
+    """Whether workers that share a device take turns: `on`, `off`, or `auto`: when that is measured to be faster."""
+
+    mode: Literal["auto", "on", "off"]
+
+
+class DeviceInfo(Struct, frozen=True):
+    """How models share a device: all at once (`free`) or in turns (`gang`). Rates are tokens computed per second."""
+
+    device: str
+    models: tuple[str, ...]  # that want to run
+    setting: str  # auto, on, off
+    mode: str  # free, gang, or alone
+    holder: str  # the model whose turn it is, with `gang`
+    measuring: bool
+    quantum: float  # seconds
+    free_rate: float | None = None
+    gang_rate: float | None = None
 
 
 class SchedulerInfo(Struct, frozen=True):
@@ -221,6 +257,79 @@ class SchedulerInfo(Struct, frozen=True):
     runnable: int
     sleeping: int
     stopped: int
+    parameters: tuple[PolicyParameter, ...] = ()
+    quarantined: dict[str, str] = {}  # policies that failed, and how
+    devices: tuple[DeviceInfo, ...] = ()
+    queue_limit: int = 0  # processes of one model that may wait
+    process_limit: int = 0  # in all
+
+
+class Why(Struct, frozen=True):
+    """Why a process runs, waits or sleeps, as a sentence, with what it is made of."""
+
+    pid: int
+    text: str
+    state: State
+    waited: float = 0.0  # seconds, in all
+    place: int = 0  # in line, from 1
+    of: int = 0
+    behind: tuple[int, ...] = ()  # some of those that come first
+    seconds: float | None = None  # about how long it will wait; None: not known
+
+
+class GroupSettings(Struct, frozen=True, omit_defaults=True):
+    """What a group gets, and what it may use at most. None: no limit."""
+
+    weight: float = 1.0  # beside other groups
+    processes: int | None = None
+    tokens_per_second: float | None = None  # generated
+    kv_tokens: int | None = None  # of context, of those of its processes that run
+    device_share: float | None = None  # of the time of all devices, 0 to 1
+
+
+class SetGroup(Struct, frozen=True, omit_defaults=True):
+    """Changes settings of a group, made if there is none; `changes` are fields of `GroupSettings`."""
+
+    name: str
+    changes: dict[str, Any] = {}
+    reset: bool = False  # to the defaults first
+
+
+class GroupInfo(Struct, frozen=True):
+    """One group; figures since the daemon was started."""
+
+    name: str
+    settings: GroupSettings
+    processes: int  # that live
+    running: int
+    runnable: int
+    tokens: int  # generated
+    device_seconds: float
+    kv_tokens: int  # of context, of those that run
+    paused: str = ""  # why it may not run at present
+
+
+class Trace(Struct, frozen=True):
+    """Begins to record what the scheduler does, or ends it and returns the record."""
+
+    action: Literal["start", "stop"]
+
+
+class TraceEvent(Struct, frozen=True, array_like=True):
+    """One event of a record. `kind` is state, spawn, exit, preempt, decision or step; times are monotonic."""
+
+    time: float
+    kind: str
+    pid: int
+    text: str = ""
+    args: dict[str, Any] = {}
+
+
+class TraceRecord(Struct, frozen=True):
+    """What was recorded: the newest events, and how many older ones were dropped."""
+
+    events: tuple[TraceEvent, ...] = ()
+    dropped: int = 0
 
 
 class WorkerInfo(Struct, frozen=True):
@@ -311,6 +420,11 @@ MODEL_PROBLEMS = Syscall("model.problems", "say what is wrong with models.toml",
 KERNEL_LIST = Syscall("kernel.list", "list installed kernels", Nothing, tuple[KernelInfo, ...], "model.read")
 SCHED_SHOW = Syscall("sched.show", "show the scheduler", Nothing, SchedulerInfo, "sys.read")
 SCHED_SET = Syscall("sched.set", "choose the scheduling policy", PolicyName, SchedulerInfo, "sys.admin")
+SCHED_GANG = Syscall("sched.gang", "choose whether models take turns", Gang, SchedulerInfo, "sys.admin")
+SCHED_TRACE = Syscall("sched.trace", "record what the scheduler does", Trace, TraceRecord, "sys.admin")
+PROC_WHY = Syscall("proc.why", "say why a process runs or waits", Pid, Why, "proc.read")
+GROUP_LIST = Syscall("group.list", "list groups", Nothing, tuple[GroupInfo, ...], "proc.read")
+GROUP_SET = Syscall("group.set", "set a group's weight and limits", SetGroup, GroupInfo, "sys.admin")
 SYS_STATUS = Syscall("sys.status", "show the daemon's state", Nothing, SystemStatus, "sys.read")
 SYS_STOP = Syscall("sys.stop", "stop the daemon", Stop, Nothing, "sys.admin")
 SYS_DMESG = Syscall("sys.dmesg", "read the daemon's messages", Dmesg, Event, "sys.read", streams=True)

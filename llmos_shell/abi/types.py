@@ -180,6 +180,10 @@ class ProcessInfo(Struct, frozen=True):
     sampling: Sampling | None = None
     page_bytes: int = 0  # of its model's pool, while that is loaded
     swapped_bytes: int = 0
+    group: str = ""
+    foreground: bool = False  # a person waits for its answer
+    deadline: float | None = None  # an instant
+    missed_deadline: bool = False
 
 
 class Turn(Struct, frozen=True, omit_defaults=True):

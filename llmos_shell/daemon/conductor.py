@@ -6,6 +6,7 @@ Joins the parts that do the work: `Workshop` (the worker), `Pager` (KV), `Schedu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,6 @@ from llmos_shell.daemon.digest import Digest
 from llmos_shell.daemon.planner import Planner
 from llmos_shell.daemon.process import NO_LIMIT, Phase, Process
 from llmos_shell.daemon.prompts import Tokenizer
-from llmos_shell.daemon.scheduler import Scheduler
 from llmos_shell.daemon.suspects import Suspects
 from llmos_shell.daemon.workshop import Workshop
 
@@ -35,7 +35,9 @@ class Conductor:
         self.entry = entry
         self.members: dict[int, Process] = {}
         self.used = 0.0  # when a process of it last changed, monotonic
-        self.scheduler = Scheduler(core.policy, lambda text: core.events.warning("sched", text))
+        self.key = core.residency.key_of(entry)
+        self.device = "gpu" if entry.gpu_layers else "cpu"
+        self.scheduler = core.scheduling.make_scheduler()
         self.suspects = Suspects()
         self.workshop = Workshop(core, self)
         self.tokenizer = Tokenizer(self)
@@ -82,17 +84,24 @@ class Conductor:
             lifecycle.forget_context(self.core, process)
         if process.pid not in self.members:
             self.members[process.pid] = process
-            foreground = process.chat and process.session != 0
-            self.scheduler.add(process.pid, process.nice, self.core.now(), foreground)
+            self._schedule(process)
         self.changed(process)
+
+    def _schedule(self, process: Process) -> None:
+        now, deadline = self.core.now(), math.inf
+        if process.deadline is not None and not process.missed_deadline:
+            left = process.deadline - self.core.wall()
+            deadline = now + left
+            self.core.loop.call_later(max(0.0, left) + 0.001, self.planner.replan)
+        self.scheduler.add(process.pid, process.nice, now, process.foreground, process.group, deadline)
 
     def changed(self, process: Process) -> None:
         """A process wants to run, or no longer does, or its limits are others."""
         if process.pid not in self.members:
             return
         now = self.core.now()
-        if process.wants_to_run and self.suspects.may_run(process.pid):
-            process.cap = _cap(process)
+        if process.wants_to_run and self.suspects.may_run(process.pid) and self.core.scheduling.may_run(process):
+            process.cap = _cap(process, self.core.scheduling.kv_limit(process))
             self.scheduler.wake(process.pid, now)
             lifecycle.start_waiting(process)
             if len(process.tokens) >= min(process.cap, self.workshop.context):
@@ -104,7 +113,13 @@ class Conductor:
             if process.phase is Phase.IDLE and self.workshop.pager is not None:
                 self.workshop.pager.fell_asleep(process)
         process.topup_at = 0
+        self._trace(process)
         self.planner.replan()
+
+    def _trace(self, process: Process) -> None:
+        tracer = self.core.scheduling.tracer
+        if tracer.on:
+            tracer.process(process)
 
     def release(self, process: Process, *, cache: bool) -> None:
         """A process has ended."""
@@ -117,6 +132,12 @@ class Conductor:
         if self.suspects.clear(process.pid):
             self._wake_all()
         self.planner.replan()
+
+    def regroup(self, process: Process) -> None:
+        """It belongs to another session, or somebody else waits for it."""
+        self.scheduler.regroup(process.pid, process.group)
+        self.scheduler.set_foreground(process.pid, process.foreground)
+        self.changed(process)
 
     def renice(self, process: Process) -> None:
         """Its nice value is another."""
@@ -140,13 +161,15 @@ class Conductor:
     def at_limit(self, process: Process) -> None:
         """Ends the turn or the process if its context may not grow any more."""
         limits = process.limits
+        kv_tokens = self.core.scheduling.kv_limit(process)
         if process.phase is not Phase.READY:
             return
         if limits.tokens is not None and process.generated_tokens >= limits.tokens:
             text = f"its limit of {limits.tokens} generated tokens is reached"
             lifecycle.end(self.core, process, Reason.LIMIT, text)
-        elif limits.kv_tokens is not None and len(process.tokens) >= limits.kv_tokens:
-            text = f"its limit of {limits.kv_tokens} tokens of context is reached"
+        elif kv_tokens is not None and len(process.tokens) >= kv_tokens:
+            whose = "its" if kv_tokens == limits.kv_tokens else f"the group {process.group}'s"
+            text = f"{whose} limit of {kv_tokens} tokens of context is reached"
             lifecycle.end(self.core, process, Reason.LIMIT, text)
         elif len(process.tokens) >= self.workshop.context:
             lifecycle.finish_turn(self.core, process, Reason.CONTEXT)
@@ -234,11 +257,11 @@ class Conductor:
             self.changed(process)
 
 
-def _cap(process: Process) -> int:
+def _cap(process: Process, kv_tokens: int | None) -> int:
     """The longest context its limits allow."""
     cap = NO_LIMIT
     if process.limits.tokens is not None:
         cap = len(process.tokens) + max(0, process.limits.tokens - process.generated_tokens)
-    if process.limits.kv_tokens is not None:
-        cap = min(cap, process.limits.kv_tokens)
+    if kv_tokens is not None:
+        cap = min(cap, kv_tokens)
     return cap

@@ -22,6 +22,7 @@ from llmos_shell.daemon.memory.costs import Counters
 from llmos_shell.daemon.process import Figures, Process
 from llmos_shell.daemon.record import encode_record, revived
 from llmos_shell.daemon.residency import Residency
+from llmos_shell.daemon.scheduling import Scheduling
 from llmos_shell.daemon.server import Connection
 from llmos_shell.daemon.swap import Swap
 from llmos_shell.daemon.syscalls import SyscallTable
@@ -47,7 +48,6 @@ class Core:
         self.started = time.time()
         self.now = time.monotonic
         self.wall = time.time
-        self.policy = "fair"
         self.events = EventLog()
         self.journal = Journal(paths.journal_path(), self._journal_failed)
         self.events.sink = self._keep_event
@@ -57,6 +57,7 @@ class Core:
         folder = paths.swap_dir()
         self.swap = Swap(self, park.ram_limit(host.memory().total), park.disk_limit(folder), folder)
         self.connections: set[Connection] = set()
+        self.scheduling = Scheduling(self)
         self.residency = Residency(self)
         self.syscalls = SyscallTable(self)
         self.stopping = asyncio.Event()

@@ -128,12 +128,7 @@ class Digest:
 
     def _charge(self, charge: dict[int, int], seconds: float) -> None:
         """Shares a step's time among those it computed tokens of."""
-        total = sum(charge.values())
-        if not total:
+        if not charge:
             return
         self._conductor.scheduler.charge_step(charge, seconds)
-        each, members = seconds / total, self._conductor.members
-        for pid, tokens in charge.items():
-            process = members.get(pid)
-            if process is not None:
-                process.device_seconds += each * tokens
+        self._core.scheduling.charged(self._conductor, charge, seconds)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from llmos_shell.abi.syscalls import Follow, Output
 from llmos_shell.abi.types import State
+from llmos_shell.daemon import lifecycle
 from llmos_shell.daemon.process import Phase, Process
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ class Follower:
         length = output.length
         self._context = context
         self._process = process
+        self._foreground = args.foreground
         self._until_idle = args.until == "idle"
         self._offset = max(0, length + args.offset) if args.offset < 0 else min(args.offset, length)
         self._mark = output.next_mark(self._offset)
@@ -38,12 +40,17 @@ class Follower:
 
     async def run(self) -> None:
         """Follows to the end."""
-        self._process.watchers.add(self.pump)
+        core, process = self._context.core, self._process
+        process.watchers.add(self.pump)
+        if self._foreground:
+            lifecycle.watched(core, process, 1)
         try:
             self.pump()
             await self._done
         finally:
-            self._process.watchers.discard(self.pump)
+            process.watchers.discard(self.pump)
+            if self._foreground:
+                lifecycle.watched(core, process, -1)
 
     def pump(self) -> None:
         """Sends what is new, as far as the client reads it."""

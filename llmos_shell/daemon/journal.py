@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.types import Event
 from llmos_shell.daemon.database import Connect, connect, open_database
-from llmos_shell.daemon.records import AuditRow, Chunk, Ended, ProcessRow, Saved, joined
+from llmos_shell.daemon.records import AuditRow, Chunk, Ended, ProcessRow, Saved, SettingRow, joined
 from llmos_shell.daemon.writer import BACKLOG_BYTES, FLUSH_SECONDS, KEEP, Keep, Writer
 
 __all__ = ["Chunk", "Ended", "Journal", "Keep", "Saved"]
@@ -80,6 +80,10 @@ class Journal:
         """Saves an audit record: who did what, and whether it was allowed."""
         self._writer.put(AuditRow(time.time() if now is None else now, pid, action, detail, outcome))
 
+    def put_setting(self, key: str, value: bytes) -> None:
+        """Keeps a setting, replacing the former value; an empty one takes it away."""
+        self._writer.put(SettingRow(key, value))
+
     def flush(self) -> Future[None]:
         """Has everything handed in so far committed at once; the future fails (ENOSPC, EIO) when that is impossible."""
         return self._writer.flush()
@@ -124,6 +128,11 @@ class Journal:
                 "SELECT time, level, source, text, pid FROM events ORDER BY id DESC LIMIT ?", (limit,)
             ).fetchall()
             return [Event(*row) for row in reversed(found)]
+
+    def settings(self) -> dict[str, bytes]:
+        """All settings."""
+        with self._reading() as db:
+            return dict(db.execute("SELECT key, value FROM settings WHERE value != x''"))
 
     def last_pid(self) -> int:
         """The greatest PID ever saved; 0 at first."""

@@ -58,6 +58,8 @@ def end_session(core: Core, session: Process, *, adopt: bool) -> None:
 def detach(core: Core, process: Process) -> None:
     """Lets a process survive its session."""
     process.session, process.ppid = 0, INIT
+    process.summoned = False
+    core.residency.regrouped(process)
     core.save(process)
     if not process.alive:
         reap(core, process)
@@ -67,9 +69,20 @@ def detach(core: Core, process: Process) -> None:
 def adopt(core: Core, process: Process, session: Process) -> None:
     """Makes a process belong to a session, which can then wait for it even if it has ended."""
     process.session, process.ppid = session.pid, session.pid
+    process.tty = session.tty
+    core.residency.regrouped(process)
     if not process.alive:
         process.reaped = False
     process.notify()
+
+
+def watched(core: Core, process: Process, viewers: int) -> None:
+    """So many more clients (or fewer) follow it in the foreground; whoever has been followed is no longer summoned."""
+    before = process.foreground
+    process.viewers += viewers
+    process.summoned = process.summoned and viewers > 0
+    if process.foreground != before and process.alive:
+        core.residency.regrouped(process)
 
 
 # -- running -----------------------------------------------------------------------------------------------------------

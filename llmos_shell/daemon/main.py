@@ -68,6 +68,7 @@ async def _serve(instance: Instance, auto: bool, ready_fd: int) -> None:
         loop.add_signal_handler(number, core.stopping.set)
     loop.add_signal_handler(signal.SIGHUP, lambda: None)
     try:
+        core.scheduling.restore()
         recover(core)
         server = await loop.create_unix_server(lambda: Connection(core), sock=instance.listen())
         core.events.info("daemon", f"llmosd {__version__} runs as host process {os.getpid()}")

@@ -31,7 +31,12 @@ def _first(db: sqlite3.Connection) -> None:
     )
 
 
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_first,)
+def _settings(db: sqlite3.Connection) -> None:
+    """What was set while the daemon ran, and is to stay in force: the policy, groups."""
+    db.execute("CREATE TABLE settings (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID")
+
+
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_first, _settings)
 """Step `i` takes a database from schema version `i` to `i + 1`."""
 
 

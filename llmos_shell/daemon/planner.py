@@ -13,6 +13,7 @@ from llmos_shell.daemon.pace import HOLD_SECONDS, UNREAD_HOLD_SECONDS, Pace, is_
 from llmos_shell.daemon.pager import AHEAD_PAGES, Pager
 from llmos_shell.daemon.process import Process
 from llmos_shell.daemon.room import PoolRoom
+from llmos_shell.daemon.runset import Decision
 
 if TYPE_CHECKING:
     from llmos_shell.daemon.conductor import Conductor
@@ -32,6 +33,7 @@ class Planner:
         self._scheduled = False
         self._planned_at = 0.0
         self._pace = Pace()
+        self.paused = False  # another model has the device
 
     def replan(self) -> None:
         """Decides again at the end of this turn of the loop."""
@@ -91,30 +93,52 @@ class Planner:
         if pager is None:
             return
         now = self._planned_at = self._core.now()
-        running = [pid for pid, process in self._running.items() if process.resident and process.wants_to_run]
-        room = PoolRoom(pager, conductor.members, running)
+        scheduler, scheduling = conductor.scheduler, self._core.scheduling
+        running = [pid for pid, p in self._running.items() if p.resident and p.wants_to_run and scheduler.wants(pid)]
+        room = PoolRoom(pager, conductor.members, running, scheduling.groups)
+        running = room.within_limits(running)
         try:
-            order = list(conductor.scheduler.choose(running, room, now).run)
+            decision = scheduler.choose(running, room, now)
+            order = list(decision.run)
+            self._trace(decision)
         except Exception as error:
             self._core.events.exception("sched", error)
             order = running
         chosen = self._grow(pager, order)
         self._note(chosen)
+        scheduling.note_wants(conductor)
+        self.paused = not scheduling.may_compute(conductor)
         grants = tuple(abi.Grant(process.seq or 0, process.limit) for process in chosen.values())
-        run = abi.Run(grants, self._budget(), self._hold())
+        run = abi.Run(() if self.paused else grants, self._budget(), self._hold())
         if run != self._sent:
             self._sent = run
             conductor.send(run)
+
+    def _trace(self, decision: Decision) -> None:
+        tracer = self._core.scheduling.tracer
+        if tracer.on and (decision.start or decision.preempt):
+            for pid in decision.preempt:
+                tracer.note("preempt", pid, by=decision.start)
+            tracer.note(
+                "decision", 0, self._conductor.entry.name, policy=self._conductor.scheduler.policy, run=decision.run,
+                start=decision.start, preempt=decision.preempt, waiting=self._conductor.scheduler.runnable,
+            )  # fmt: skip
 
     def _note(self, chosen: dict[int, Process]) -> None:
         """Tells the processes who runs now."""
         before, self._running = self._running, chosen
         for pid, process in before.items():
             if pid not in chosen and lifecycle.set_running(process, False):
-                process.notify()
+                self._told(process)
         for process in chosen.values():
             if lifecycle.set_running(process, True):
-                process.notify()
+                self._told(process)
+
+    def _told(self, process: Process) -> None:
+        tracer = self._core.scheduling.tracer
+        if tracer.on:
+            tracer.process(process)
+        process.notify()
 
     def _grow(self, pager: Pager, order: list[int]) -> dict[int, Process]:
         """Grants pages in order; whoever cannot get even one makes the least deserving leave. Ends who may not grow."""

@@ -22,6 +22,7 @@ from llmos_shell.abi.types import (
     State,
     Turn,
 )
+from llmos_shell.daemon.groups import name_of
 from llmos_shell.daemon.output import Output
 
 if TYPE_CHECKING:
@@ -61,8 +62,13 @@ class Process:
     started: float = field(default_factory=time.time)
     sampling: Sampling = field(default_factory=Sampling)
     limits: Limits = field(default_factory=Limits)
+    named_group: str = ""  # "": that of its terminal or session
+    deadline: float | None = None  # wall-clock instant
 
     # state
+    summoned: bool = False  # started in the foreground, and not followed yet
+    viewers: int = 0  # clients that follow it in the foreground
+    missed_deadline: bool = False
     phase: Phase = Phase.NEW
     stopped: bool = False
     running: bool = False  # in the run set
@@ -109,6 +115,8 @@ class Process:
     waiting_since: float | None = None  # monotonic
     first_token_seconds: float | None = None
     preemptions: int = 0
+    metered_tokens: int = 0  # of those generated, counted for its group
+    blocked: str = ""  # why its group keeps it out of the run set
     rate: float = 0.0
     rate_since: float = 0.0  # monotonic
     rate_tokens: int = 0
@@ -132,6 +140,16 @@ class Process:
         if self.phase is Phase.NEW:
             return State.RUNNABLE if self.tokens else State.NEW
         return State.SLEEPING
+
+    @property
+    def group(self) -> str:
+        """The group it shares the device in."""
+        return name_of(self.named_group, self.tty, self.session)
+
+    @property
+    def foreground(self) -> bool:
+        """Whether a person waits for its answer."""
+        return self.summoned or self.viewers > 0 or (self.chat and self.session != 0)
 
     @property
     def resident(self) -> bool:
@@ -207,6 +225,8 @@ class Process:
             swapped_bytes=self.image_bytes if self.kv is KvState.SWAPPED else 0, page_bytes=figures.page_bytes,
             exit=self.exit, ended=self.ended, limits=self.limits,
             sampling=self.sampling if self.kind is Kind.MODEL else None,
+            group=self.group if self.kind is Kind.MODEL else "", foreground=self.foreground, deadline=self.deadline,
+            missed_deadline=self.missed_deadline,
         )  # fmt: skip
 
 

@@ -49,6 +49,9 @@ class Record(Struct, omit_defaults=True):
     image_bytes: int = 0
     exit: ExitInfo | None = None
     ended: float | None = None
+    group: str = ""
+    deadline: float | None = None
+    missed_deadline: bool = False
 
 
 def encode_record(process: Process) -> bytes:
@@ -66,6 +69,7 @@ def encode_record(process: Process) -> bytes:
             device_seconds=process.device_seconds, waiting_seconds=process.waiting_seconds,
             first_token_seconds=process.first_token_seconds, preemptions=process.preemptions,
             image=process.image, image_bytes=process.image_bytes, exit=process.exit, ended=process.ended,
+            group=process.named_group, deadline=process.deadline, missed_deadline=process.missed_deadline,
         )  # fmt: skip
     return _encoder.encode(record)
 
@@ -100,6 +104,8 @@ def from_record(record: Record, tokens: list[int], text: str) -> Process:
         device_seconds=record.device_seconds, waiting_seconds=record.waiting_seconds,
         first_token_seconds=record.first_token_seconds, preemptions=record.preemptions,
         image=record.image, image_bytes=record.image_bytes, reaped=record.exit is not None,
+        named_group=record.group, deadline=record.deadline, missed_deadline=record.missed_deadline,
+        metered_tokens=record.generated_tokens,
     )  # fmt: skip
     if process.alive and tokens:
         process.kv = KvState.DROPPED

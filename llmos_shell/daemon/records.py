@@ -85,7 +85,14 @@ class AuditRow(Struct):
     outcome: str
 
 
-Row = ProcessRow | ChunkRow | AuditRow | Event
+class SettingRow(Struct):
+    """A setting to be written; an empty value takes it away."""
+
+    key: str
+    value: bytes
+
+
+Row = ProcessRow | ChunkRow | AuditRow | SettingRow | Event
 Appended = tuple[int, int, Sequence[int], str, int, str]
 """A chunk as it was handed in: pid, start, tokens, text, turn, role."""
 
@@ -102,9 +109,10 @@ class Batch:
         self._open: dict[int, ChunkRow] = {}  # the last of each process
         self._events: list[Event] = []
         self._audit: list[AuditRow] = []
+        self._settings: dict[str, bytes] = {}
 
     def __bool__(self) -> bool:
-        return bool(self._processes or self._chunks or self._events or self._audit or self.last_pid)
+        return bool(self._processes or self._chunks or self._events or self._audit or self._settings or self.last_pid)
 
     def append(self, pid: int, start: int, tokens: Sequence[int], text: str, turn: int, role: str) -> None:
         """Adds a chunk, to the last one of its process where it continues it."""
@@ -118,7 +126,7 @@ class Batch:
             last.text.append(text)
         self.bytes += 4 * len(tokens) + len(text)
 
-    def add(self, row: ProcessRow | AuditRow | Event) -> None:
+    def add(self, row: ProcessRow | AuditRow | SettingRow | Event) -> None:
         """Adds any other record."""
         if isinstance(row, ProcessRow):
             old = self._processes.get(row.pid)
@@ -129,6 +137,8 @@ class Batch:
         elif isinstance(row, Event):
             self._events.append(row)
             self.bytes += ROW_BYTES + len(row.text)
+        elif isinstance(row, SettingRow):
+            self._settings[row.key] = row.value
         else:
             self._audit.append(row)
             self.bytes += ROW_BYTES + len(row.detail)
@@ -161,6 +171,7 @@ class Batch:
             "INSERT INTO audit (time, pid, action, detail, outcome) VALUES (?, ?, ?, ?, ?)",
             ((a.time, a.pid, clean(a.action), clean(a.detail), clean(a.outcome)) for a in self._audit),
         )
+        db.executemany("INSERT OR REPLACE INTO settings VALUES (?, ?)", self._settings.items())
         if self.last_pid:
             db.execute(
                 "INSERT INTO meta VALUES ('last_pid', ?)"

@@ -110,6 +110,12 @@ class Residency:
         if conductor is not None:
             conductor.planner.replan()
 
+    def regrouped(self, process: Process) -> None:
+        """A process belongs to another session or group, or somebody else waits for it."""
+        conductor = self.find(process.model)
+        if conductor is not None and process.pid in conductor.members:
+            conductor.regroup(process)
+
     def release(self, process: Process, *, cache: bool) -> None:
         """A process has ended."""
         conductor = self.find(process.model)
@@ -120,6 +126,7 @@ class Residency:
     def dropped(self, conductor: Conductor) -> None:
         """A model could not be loaded again after its worker crashed."""
         self._conductors.pop(self._key(conductor), None)
+        self._core.scheduling.dropped(conductor)
 
     async def close(self) -> None:
         """Ends all workers."""
@@ -220,6 +227,7 @@ class Residency:
         if pager is not None:
             for process in list(pager.residents()):
                 pager.park(process)
+        self._core.scheduling.dropped(conductor)
         await conductor.workshop.close()
         conductor.tokenizer.fail(LlmosError(Code.EAGAIN, f"{entry.name} was unloaded", hint="try again"))
         self._core.events.info("residency", f"unloaded {entry.name}")

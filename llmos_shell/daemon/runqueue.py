@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator
-from heapq import heapify, heappop, heappush
+from contextlib import closing
+from heapq import heappop, heappush
 from itertools import count
 from typing import Any
 
@@ -21,7 +22,6 @@ class RunQueue:
         self._waiting: dict[int, Entity] = {}
         self._tickets: dict[int, int] = {}
         self._counter = count()
-        self._floor: list[tuple[float, int, int]] = []  # (vruntime, ticket, pid)
         self._heap: list[tuple[Any, int, Entity]] = []  # (key, ticket, entity)
         self._fresh: list[tuple[int, Entity]] = []  # not in the heap yet
         self.use(policy)
@@ -38,8 +38,7 @@ class RunQueue:
         self._waiting[entity.pid] = entity
         self._tickets[entity.pid] = ticket
         self._fresh.append((ticket, entity))
-        heappush(self._floor, (entity.vruntime, ticket, entity.pid))
-        if len(self._floor) > 2 * len(self._waiting) + 64:
+        if len(self._heap) + len(self._fresh) > 2 * len(self._waiting) + 64:
             self._rebuild()
 
     def discard(self, pid: int) -> None:
@@ -47,11 +46,18 @@ class RunQueue:
         self._waiting.pop(pid, None)
         self._tickets.pop(pid, None)
 
-    def least_vruntime(self) -> float | None:
-        """The least virtual runtime of all that wait; None when nobody does."""
-        while self._floor and self._tickets.get(self._floor[0][2]) != self._floor[0][1]:
-            heappop(self._floor)
-        return self._floor[0][0] if self._floor else None
+    def ahead_of(self, pid: int, now: float, most: int) -> tuple[list[Entity], int]:
+        """At most `most` of those in front of one that waits, and its place in line, from 1. O(n log n)."""
+        ahead: list[Entity] = []
+        place = 0
+        with closing(self.ranked(now)) as ranking:
+            for entity in ranking:
+                place += 1
+                if entity.pid == pid:
+                    break
+                if len(ahead) < most:
+                    ahead.append(entity)
+        return ahead, place
 
     def ranked(self, now: float) -> Generator[Entity, None, None]:
         """All that wait, most deserving first; close it before pushing. Those met may be discarded meanwhile.
@@ -62,6 +68,10 @@ class RunQueue:
             yield from self._from_heap()
         else:
             yield from rank(self._policy, list(self._waiting.values()), now)
+
+    def newest(self, most: int) -> list[Entity]:
+        """The newest of those that wait, at most so many."""
+        return [entity for entity, _ in zip(reversed(self._waiting.values()), range(most), strict=False)]
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -105,8 +115,6 @@ class RunQueue:
     def _rebuild(self) -> None:
         self._heap = []
         self._fresh = [(self._tickets[pid], entity) for pid, entity in self._waiting.items()]
-        self._floor = [(entity.vruntime, ticket, entity.pid) for ticket, entity in self._fresh]
-        heapify(self._floor)
 
 
 def rank(policy: Policy, entities: list[Entity], now: float) -> list[Entity]:

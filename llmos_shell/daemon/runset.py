@@ -69,6 +69,7 @@ class RunSet:
     """The entities that run."""
 
     def __init__(self) -> None:
+        self.admissions = 0
         self._running: dict[int, Entity] = {}
         self._started: dict[int, None] = {}  # by the decision in progress
         self._preempted: dict[int, Entity] = {}  # likewise
@@ -80,8 +81,12 @@ class RunSet:
 
     def start(self, entity: Entity, now: float, since: float | None = None) -> None:
         """It ends its wait and runs, since now or since it started before."""
-        entity.waited += now - entity.enqueued
+        entity.last_wait = max(0.0, now - entity.enqueued)
+        entity.waited += entity.last_wait
         entity.started, entity.enqueued, entity.held = now if since is None else since, 0.0, ""
+        if since is None:
+            entity.slice = 0.0
+            self.admissions += 1
         self._running[entity.pid] = entity
 
     def discard(self, pid: int) -> None:

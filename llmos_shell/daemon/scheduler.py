@@ -6,12 +6,16 @@ and carries out the decision; `choose` assumes that it does. Instants are second
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+import math
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from heapq import heappop, heappush
 
 from llmos_shell.abi.errors import Code, LlmosError
-from llmos_shell.daemon.policies import NICE_0_WEIGHT, POLICIES, Entity, Fair, Policy, policy_named, weight_of
+from llmos_shell.daemon.policies import NICE_0_WEIGHT, Entity, Fair, Policy, configured, names, parameters_of, weight_of
 from llmos_shell.daemon.runqueue import PolicyFault, RunQueue, rank
 from llmos_shell.daemon.runset import Decision, Room, RunSet, Slots
+from llmos_shell.daemon.shares import Shares
 
 __all__ = ["Decision", "Room", "Scheduler", "Slots"]
 
@@ -19,58 +23,96 @@ BURST = 2.0
 """Device seconds a foreground process may use after a wakeup before it counts like all others."""
 
 URGENT_SHARE = 0.8
-"""Share of the device that foreground wakeups get at most, in the long run, while others wait."""
+"""Share of the device that foreground wakeups and deadlines get at most, in the long run, while others wait."""
 
 URGENT_CREDIT = 10.0
 """Device seconds by which they may run ahead of that share."""
+
+MAX_LAG = 10.0
+"""Device seconds a process that runs may be away from its fair share: more than that it cannot make use of, as when
+there are slots for a few and one of them is entitled to most of the device, or when it was alone for long."""
+
+RATE_SECONDS = 30.0
+"""Over about so long the rate of admissions is measured."""
 
 
 class Scheduler:
     """Entities of one pool and the policy in force."""
 
-    def __init__(self, policy: str = "fair", on_fault: Callable[[str], None] = lambda text: None) -> None:
-        self._policy: Policy = policy_named(policy)
+    def __init__(
+        self,
+        policy: str = "fair",
+        on_fault: Callable[[str], None] = lambda text: None,
+        settings: Mapping[str, float] | None = None,
+        on_missed: Callable[[int, float], None] = lambda pid, seconds: None,
+    ) -> None:
+        self._policy: Policy = configured(policy, settings or {})
         self._on_fault = on_fault
+        self._on_missed = on_missed
         self._entities: dict[int, Entity] = {}
         self._set = RunSet()
         self._queue = RunQueue(self._policy)
-        self._floor = 0.0  # virtual seconds; never falls
+        self._shares = Shares()
+        self._floor = 0.0  # virtual seconds: the fair virtual runtime when somebody last wanted to run
+        self._deadlines: list[tuple[float, int]] = []
         self._arrivals = 0
         self._credit = URGENT_CREDIT
+        self._rate = (0.0, 0, 0.0)  # since when, admissions until then, admissions per second before
 
     # -- processes ---------------------------------------------------------------------------------------------------
 
-    def add(self, pid: int, nice: int, now: float, foreground: bool = False) -> None:
+    def add(
+        self,
+        pid: int,
+        nice: int,
+        now: float,
+        foreground: bool = False,
+        group: str = "",
+        deadline: float = math.inf,
+    ) -> None:
         """Makes a process known, asleep; `wake` it when it can run."""
         if pid in self._entities:
             raise LlmosError(Code.EINVAL, f"process {pid} is known already", pid=pid)
-        entity = Entity(pid, nice, weight_of(nice), foreground, vruntime=self._floor, last_ran=now)
+        entity = Entity(
+            pid, nice, weight_of(nice), group, foreground, deadline, vruntime=self._fair(), last_ran=now
+        )  # fmt: skip
         self._entities[pid] = entity
+        if deadline < math.inf:
+            heappush(self._deadlines, (deadline, pid))
 
     def remove(self, pid: int) -> None:
         """Forgets a process; nothing happens when it is unknown."""
+        if pid in self._queue or pid in self._set:
+            self._shares.leave(self._entities[pid])
         self._queue.discard(pid)
         self._set.discard(pid)
         self._entities.pop(pid, None)
 
     def wake(self, pid: int, now: float) -> None:
-        """It can run. It starts at the least virtual runtime there is, or at its own when that is greater."""
+        """It can run. It starts as far behind its fair share as when it fell asleep, or as far ahead as it is."""
         entity = self._entity(pid)
         if pid in self._set or pid in self._queue:
             return
         self._arrivals += 1
         entity.arrived = self._arrivals
-        entity.vruntime = max(entity.vruntime, self._least())
+        entity.vruntime = max(entity.vruntime, self._fair() - entity.lag)
         entity.burst = BURST if entity.foreground and self._credit > 0 else 0.0
+        self._shares.join(entity)
         self._enqueue(entity, now)
 
     def sleep(self, pid: int, now: float) -> None:
         """It cannot run (waits for input, is stopped)."""
         entity = self._entity(pid)
         if pid in self._queue:
-            entity.waited += now - entity.enqueued
+            entity.waited += max(0.0, now - entity.enqueued)
         elif pid in self._set:
             entity.last_ran = now
+        else:
+            return
+        most = MAX_LAG * self._shares.rate(entity)
+        entity.lag = min(max(0.0, self._fair() - entity.vruntime), most)
+        entity.enqueued = 0.0
+        self._shares.leave(entity)
         self._queue.discard(pid)
         self._set.discard(pid)
 
@@ -80,12 +122,16 @@ class Scheduler:
         if entity is None:
             return
         entity.device_seconds += seconds
-        entity.vruntime += seconds * NICE_0_WEIGHT / entity.weight
-        if entity.urgent:
-            entity.burst -= seconds
-            if len(self._queue):
-                self._credit = max(self._credit - seconds, 0.0)
-        if pid not in self._set and pid in self._queue:
+        entity.slice += seconds
+        running, waiting = pid in self._set, pid in self._queue
+        rate = self._shares.rate(entity)
+        if not running and not waiting:
+            entity.vruntime += seconds * rate
+            return
+        self._shares.advance(entity, seconds * rate)
+        if entity.urgent or entity.hurried:
+            self._spend(entity, seconds)
+        if waiting:
             self._queue.push(entity)
 
     def charge_step(self, rows: Mapping[int, int], seconds: float) -> None:
@@ -97,12 +143,26 @@ class Scheduler:
         each = seconds / total
         for pid, tokens in rows.items():
             self.charge(pid, tokens * each)
+        fair = self._fair()
+        for pid in rows:
+            if pid in self._set:
+                self._bound(self._entities[pid], fair)
 
     def renice(self, pid: int, nice: int) -> None:
         """Changes the rate at which its virtual runtime grows from now on."""
+        entity, weight = self._entity(pid), weight_of(nice)
+        with self._out_of_shares(entity):
+            entity.nice, entity.weight = nice, weight
+
+    def regroup(self, pid: int, group: str) -> None:
+        """Makes it share what another group gets."""
         entity = self._entity(pid)
-        entity.nice, entity.weight = nice, weight_of(nice)
-        self._changed(entity)
+        with self._out_of_shares(entity):
+            entity.group = group
+
+    def set_group_weight(self, group: str, weight: float) -> None:
+        """What a group gets of the device beside other groups, which have 1 at first."""
+        self._shares.set_weight(group, weight)
 
     def set_foreground(self, pid: int, foreground: bool) -> None:
         """Whether a person waits for its answer; takes full effect at its next wakeup."""
@@ -119,6 +179,8 @@ class Scheduler:
         needs. `room` is a number of slots, or something that also knows memory; afterwards it holds the new run set.
         """
         self._synchronise(running, now)
+        self._note_missed(now)
+        self._measure(now)
         place = Slots(room, len(self._set)) if isinstance(room, int) else room
         while True:
             try:
@@ -141,11 +203,16 @@ class Scheduler:
     @property
     def policies(self) -> tuple[str, ...]:
         """The names to choose from."""
-        return tuple(POLICIES)
+        return names()
 
-    def set_policy(self, name: str) -> None:
-        """Puts a policy in force. Raises ENOENT for an unknown name."""
-        self._use(policy_named(name))
+    @property
+    def parameters(self) -> dict[str, float]:
+        """The parameters of the policy in force."""
+        return {name: value for name, (_, value) in parameters_of(self._policy).items()}
+
+    def set_policy(self, name: str, settings: Mapping[str, float] | None = None) -> None:
+        """Puts a policy in force. Raises ENOENT for an unknown name, EINVAL for a parameter it does not have."""
+        self._use(configured(name, settings or {}))
 
     # -- figures -----------------------------------------------------------------------------------------------------
 
@@ -153,6 +220,20 @@ class Scheduler:
     def runnable(self) -> int:
         """Processes that wait for room."""
         return len(self._queue)
+
+    @property
+    def demand(self) -> float:
+        """The weights of all that want to run, in units of nice 0."""
+        return self._shares.load / NICE_0_WEIGHT
+
+    @property
+    def pressing(self) -> bool:
+        """Whether one of them woke in the foreground a moment ago."""
+        return any(one.urgent for one in (*self._set, *self._queue.newest(8)))
+
+    def wants(self, pid: int) -> bool:
+        """Whether it runs, or waits to."""
+        return pid in self._queue or pid in self._set
 
     @property
     def running(self) -> tuple[int, ...]:
@@ -171,6 +252,25 @@ class Scheduler:
         entity = self._entity(pid)
         return entity.waited + (now - entity.enqueued if pid in self._queue else 0.0)
 
+    def line(self, pid: int, now: float, most: int = 3) -> tuple[list[int], int]:
+        """At most `most` of those in front of one that waits, and its place in line, from 1; 0: it does not wait."""
+        if pid not in self._queue:
+            return [], 0
+        try:
+            ahead, place = self._queue.ahead_of(pid, now, most)
+        except PolicyFault as fault:
+            self._quarantine(fault)
+            ahead, place = self._queue.ahead_of(pid, now, most)
+        return [one.pid for one in ahead], place
+
+    def admission_rate(self, now: float) -> float:
+        """Processes admitted to the run set per second, lately; 0 when that is not known."""
+        since, before, rate = self._rate
+        elapsed = now - since
+        if elapsed < RATE_SECONDS / 10:
+            return rate
+        return (self._set.admissions - before) / elapsed
+
     def why(self, pid: int, now: float) -> str:
         """A sentence on why it runs or waits."""
         entity = self._entity(pid)
@@ -180,7 +280,7 @@ class Scheduler:
             return f"runs since {now - entity.started:.1f} s: {place} in the run set ({virtual}, policy {self.policy})"
         if pid not in self._queue:
             return f"does not want to run: it sleeps or is stopped ({virtual})"
-        place = self._place(entity, list(self._queue), now)
+        place = f"{self.line(pid, now)[1]} of {len(self._queue)}"
         reason = entity.held or "others come first"
         return f"waits for {now - entity.enqueued:.1f} s: {place} in line ({virtual}, policy {self.policy}); {reason}"
 
@@ -192,24 +292,75 @@ class Scheduler:
         except KeyError:
             raise LlmosError(Code.ESRCH, f"no process {pid} is scheduled here", pid=pid) from None
 
-    def _least(self) -> float:
-        """The least virtual runtime of all that run or wait; never less than it was."""
-        least = [one.vruntime for one in self._set]
-        waiting = self._queue.least_vruntime()
-        if waiting is not None:
-            least.append(waiting)
-        if least:
-            self._floor = max(self._floor, min(least))
+    def _fair(self) -> float:
+        """The virtual runtime of one that has exactly its share; while nobody wants to run, what it was last."""
+        fair = self._shares.fair()
+        if fair is not None:
+            self._floor = fair
         return self._floor
+
+    def _bound(self, entity: Entity, fair: float) -> None:
+        """Forgives what lies too far from the fair share; more so while nobody waits and so nobody loses by it."""
+        most = (MAX_LAG if len(self._queue) else 1.0) * self._shares.rate(entity)
+        excess = entity.vruntime - fair
+        if abs(excess) > most:
+            self._shares.advance(entity, (most if excess > 0 else -most) - excess)
+
+    def _spend(self, entity: Entity, seconds: float) -> None:
+        """Precedence was made use of."""
+        if entity.urgent:
+            entity.burst -= seconds
+        if len(self._queue):
+            self._credit = max(self._credit - seconds, 0.0)
+            if not self._credit:
+                entity.favoured = False
 
     def _enqueue(self, entity: Entity, now: float) -> None:
         entity.enqueued, entity.held = now, ""
+        entity.favoured = self._credit > 0 and getattr(self._policy, "hastens", False)
         self._queue.push(entity)
 
     def _changed(self, entity: Entity) -> None:
         """Its place in the queue may be another."""
         if entity.pid in self._queue:
             self._queue.push(entity)
+
+    @contextmanager
+    def _out_of_shares(self, entity: Entity) -> Iterator[None]:
+        active = entity.pid in self._queue or entity.pid in self._set
+        if active:
+            self._shares.leave(entity)
+        yield
+        if active:
+            self._shares.join(entity)
+        self._changed(entity)
+
+    def _note_missed(self, now: float) -> None:
+        """Deadlines that have passed: their processes no longer go before others for it."""
+        while self._deadlines and self._deadlines[0][0] <= now:
+            deadline, pid = heappop(self._deadlines)
+            entity = self._entities.get(pid)
+            if entity is not None and entity.deadline == deadline and not entity.missed:
+                entity.missed = True
+                self._changed(entity)
+                self._on_missed(pid, now - deadline)
+
+    def _favour_again(self) -> None:
+        """Deadlines give precedence again once the share set aside for it is no longer used up."""
+        if self._credit > URGENT_CREDIT / 2 and getattr(self._policy, "hastens", False):
+            for _, pid in self._deadlines:
+                entity = self._entities.get(pid)
+                if entity is not None and not entity.favoured:
+                    entity.favoured = True
+                    self._changed(entity)
+
+    def _measure(self, now: float) -> None:
+        since, before, _ = self._rate
+        if now - since > RATE_SECONDS:
+            elapsed = now - since
+            rate = (self._set.admissions - before) / elapsed if since else 0.0
+            self._rate = (now, self._set.admissions, rate)
+            self._favour_again()
 
     def _synchronise(self, running: Collection[int], now: float) -> None:
         """Takes the caller's word for who is in the run set. Who slept and woke between two decisions never left it."""
@@ -235,6 +386,9 @@ class Scheduler:
 
     def _use(self, policy: Policy) -> None:
         self._policy = policy
+        hastens = getattr(policy, "hastens", False)
+        for entity in (*self._queue, *self._set):
+            entity.favoured = hastens
         self._queue.use(policy)
 
     def _quarantine(self, fault: PolicyFault) -> None:

@@ -58,7 +58,7 @@ async def _prepare(core: Core, process: Process) -> None:
     pager = conductor.workshop.pager
     context = conductor.workshop.context
     length = keep + len(tokens)
-    _refuse_too_long(conductor.entry, f"{length} tokens long", length, context, process.limits.kv_tokens)
+    _refuse_too_long(conductor.entry, f"{length} tokens long", length, context, core.scheduling.kv_limit(process))
     if keep < len(process.tokens):
         del process.tokens[keep:]
     core.append_input(process, keep, tokens)
@@ -76,12 +76,13 @@ def _refuse_unread(conductor: Conductor, process: Process) -> None:
     """Raises E2BIG for text so long that no tokens of it could fit: reading it would hold up everybody's worker."""
     info = conductor.workshop.info
     longest = info.longest_piece_bytes if info is not None else 0
+    kv_tokens = conductor.core.scheduling.kv_limit(process)
     if longest:
         new = (turn.text for turn in process.turns[process.known :] if turn.role != "assistant")
         size = sum(len(text.strip().encode()) for text in new)  # templates may strip, and cut what was answered
         least = -(-size // longest)
         what = f"{size} bytes long, at least {least} tokens"
-        _refuse_too_long(conductor.entry, what, least, conductor.workshop.context, process.limits.kv_tokens)
+        _refuse_too_long(conductor.entry, what, least, conductor.workshop.context, kv_tokens)
 
 
 def _refuse_too_long(entry: ModelEntry, what: str, tokens: int, context: int, kv_tokens: int | None) -> None:

@@ -166,6 +166,9 @@ class Workshop:
             return
         if not self._conductor.tokenizer.pending and not any(p.running for p in self.pager.bound.values()):
             return
+        if self._conductor.planner.paused:  # another model has its turn
+            self._watch = self._core.loop.call_later(STALL_SECONDS, self._check)
+            return
         seen = (link.messages, link.cpu_seconds())
         if seen == self._seen:
             self._core.events.error("worker", f"{self._entry.name} made no progress for {STALL_SECONDS:g} s: killed")

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.types import Event
-from llmos_shell.daemon.records import Appended, AuditRow, Batch, ProcessRow
+from llmos_shell.daemon.records import Appended, AuditRow, Batch, ProcessRow, SettingRow
 
 FLUSH_SECONDS = 0.05
 """How long a record waits for company."""
@@ -56,7 +56,7 @@ class Writer:
         self._keep = keep
         self._flush_seconds = flush_seconds
         self._backlog_bytes = backlog_bytes
-        self._queue: deque[Appended | ProcessRow | AuditRow | Event | Future[None]] = deque()
+        self._queue: deque[Appended | ProcessRow | AuditRow | SettingRow | Event | Future[None]] = deque()
         self._something = threading.Event()
         self._urgent = threading.Event()
         self._closing = False
@@ -68,7 +68,7 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._thread.start()
 
-    def put(self, item: Appended | ProcessRow | AuditRow | Event) -> None:
+    def put(self, item: Appended | ProcessRow | AuditRow | SettingRow | Event) -> None:
         """Hands in one record. Costs a queue operation."""
         self._queue.append(item)
         if not self._something.is_set():

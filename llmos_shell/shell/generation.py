@@ -7,6 +7,8 @@ from __future__ import annotations
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from llmos_shell.abi.errors import LlmosError
 from llmos_shell.abi.syscalls import PROC_KILL, PROC_SPAWN, PROC_WAIT, Kill, Output, Spawn, Spawned, Wait
 from llmos_shell.abi.types import ExitInfo, Limits, Message, Reason, Signal
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 LIMIT_OPTIONS = (
     Option(("--time-limit",), "end the process after this time", "TIME", "duration"),
     Option(("--context-limit",), "longest context, in tokens", "N", "count"),
+    Option(("--group",), "share the model as a part of this group (see `group`)", "NAME"),
 )
 
 PROCESS_STATUSES = (
@@ -34,6 +37,8 @@ PROCESS_STATUSES = (
 
 def spawn(context: Context, request: Spawn) -> Spawned:
     """Starts a process with the context's priority and detachment, and announces it to the shell."""
+    if not context.background and not request.detached:
+        request = msgspec.structs.replace(request, foreground=True)
     with Progress(context.err, f"loading {request.model or 'the default model'}"):
         spawned: Spawned = context.client.call(PROC_SPAWN, request)
     context.track(spawned.pid)

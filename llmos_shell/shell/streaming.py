@@ -46,14 +46,16 @@ def follow_output(
     logprobs: bool = False,
     on_item: Callable[[Output], None] | None = None,
     on_interrupt: Callable[[int], None] | None = None,
+    foreground: bool = True,
 ) -> Followed:
     """Follows a process and writes its text to `context.out` (or hands every item to `on_item`, which must not wait).
 
     Ctrl-C calls `on_interrupt` with how often it was pressed (by default: sends INT, the third time KILL) and goes on
-    following, because the process itself says how it ends. Anything else that is raised passes through.
+    following, because the process itself says how it ends. In the foreground a person waits for what it says, which
+    the scheduler takes into account; a command in the background is none. Anything else that is raised passes through.
     """
     take = on_item if on_item is not None else _writer(context)
-    follower = _Follower(context, pid, offset, take)
+    follower = _Follower(context, pid, offset, take, foreground and not context.background)
     interrupts = 0
     handled = 0
     while True:
@@ -82,17 +84,20 @@ def call_again(context: Context, syscall: Syscall, args: Struct) -> Any:
 class _Follower:
     """The offset reached, and how often the connection was lost since the last output."""
 
-    def __init__(self, context: Context, pid: int, offset: int, take: Callable[[Output], None]) -> None:
+    def __init__(
+        self, context: Context, pid: int, offset: int, take: Callable[[Output], None], foreground: bool
+    ) -> None:
         self.context = context
         self.pid = pid
         self.offset = offset
         self._take = take
+        self._foreground = foreground
         self._losses = 0
 
     def run(self, until: Literal["exit", "idle"], logprobs: bool) -> tuple[ExitInfo | None, Reason | None]:
         """Follows from the offset to the end that is asked for."""
         turn: Reason | None = None
-        arguments = Follow(self.pid, self.offset, until, logprobs)
+        arguments = Follow(self.pid, self.offset, until, logprobs, self._foreground)
         for item in self.context.client.stream(PROC_FOLLOW, arguments):
             fresh = self._fresh(item)
             self._losses = 0

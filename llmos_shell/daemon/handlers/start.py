@@ -14,6 +14,7 @@ from llmos_shell.abi import syscalls as abi
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.types import Kind, KvState, Limits, Message, ModelEntry, Reason, Sampling, Turn
 from llmos_shell.daemon import lifecycle, turns
+from llmos_shell.daemon.groups import check_name, name_of
 from llmos_shell.daemon.output import Output
 from llmos_shell.daemon.policies import NICE_MAX, NICE_MIN
 from llmos_shell.daemon.process import Phase, Process, printable
@@ -37,6 +38,7 @@ async def spawn(context: Context, args: abi.Spawn) -> abi.Spawned:
     core = context.core
     entry = core.registry.resolve(args.model)
     process = _new_process(context, args, entry)
+    core.scheduling.require_room(process.model, process.group)
     if args.private:
         process.scope = f"p{process.pid}"
     lifecycle.spawned(core, process)
@@ -117,6 +119,8 @@ async def fork(context: Context, args: abi.Fork) -> abi.Forked:
         raise LlmosError(Code.EINVAL, f"{args.pid} is a session and cannot be copied", pid=args.pid)
     core.registry.resolve(source.model)
     core.table.require_room(args.count)
+    group = name_of(source.named_group, context.caller.tty, 0 if args.detached else context.caller.pid)
+    core.scheduling.require_room(source.model, group, args.count)
     children = [_copy(context, source, args, number) for number in range(1, args.count + 1)]
     for child in children:
         lifecycle.spawned(core, child)
@@ -156,6 +160,10 @@ def _new_process(context: Context, args: abi.Spawn, entry: ModelEntry) -> Proces
         raise LlmosError(Code.EINVAL, "there are no messages")
     check_nice(args.nice)
     check_limits(args.limits)
+    if args.group:
+        check_name(args.group)
+    if args.deadline is not None and not 0 < args.deadline < 1e9:
+        raise LlmosError(Code.EINVAL, f"a deadline in {args.deadline:g} s", hint="use more than 0")
     sampling = merged(merged(Sampling(), entry.sampling), args.sampling)
     if sampling.seed is None:
         sampling = structs.replace(sampling, seed=secrets.randbits(64))
@@ -166,6 +174,9 @@ def _new_process(context: Context, args: abi.Spawn, entry: ModelEntry) -> Proces
         nice=args.nice, tty=context.caller.tty, chat=args.chat, sampling=sampling, limits=args.limits,
     )  # fmt: skip
     process.raw = args.prompt is not None
+    process.named_group, process.summoned = args.group, args.foreground and not args.detached
+    if args.deadline is not None:
+        process.deadline = process.started + args.deadline
     process.turns = _first_turns(args, entry)
     return process
 
@@ -216,6 +227,7 @@ def _copy(context: Context, source: Process, args: abi.Fork, number: int) -> Pro
         nice=source.nice if args.nice is None else args.nice, tty=context.caller.tty, chat=source.chat,
         scope=source.scope, sampling=sampling, limits=Limits() if not source.alive else source.limits,
     )  # fmt: skip
+    child.named_group = source.named_group
     child.raw, child.turns, child.known = source.raw, list(source.turns), source.known
     child.tokens = list(source.tokens)
     child.turn_start, child.turn_offset = source.turn_start, source.turn_offset

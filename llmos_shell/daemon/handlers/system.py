@@ -1,4 +1,4 @@
-"""`sys.*`, `mem.*` and `sched.*`."""
+"""`sys.*` and `mem.*`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from llmos_shell import __version__, paths
 from llmos_shell.abi import syscalls as abi
 from llmos_shell.abi.types import Event, Kind, State
 from llmos_shell.daemon.core import Core
-from llmos_shell.daemon.policies import POLICIES, policy_named
 from llmos_shell.daemon.syscalls import Context, Handler
 
 BACKLOG = 10_000
@@ -19,7 +18,7 @@ BACKLOG = 10_000
 async def status(context: Context, args: abi.Nothing) -> abi.SystemStatus:
     """The daemon at a glance."""
     core = context.core
-    counts = _states(core)
+    counts = states(core)
     workers = [conductor.workshop.describe() for conductor in core.residency.all()]
     return abi.SystemStatus(
         version=__version__,
@@ -37,7 +36,7 @@ async def status(context: Context, args: abi.Nothing) -> abi.SystemStatus:
         workers=tuple(worker for worker in workers if worker is not None),
         tokens_per_second=core.tokens_per_second,
         tokens_total=core.tokens_total,
-        policy=core.policy,
+        policy=core.scheduling.policy,
         journal_bytes=core.journal.size(),
         journal_error=core.journal.error,
     )
@@ -83,29 +82,8 @@ async def dmesg(context: Context, args: abi.Dmesg) -> None:
         core.events.watchers.discard(heard)
 
 
-async def show_scheduler(context: Context, args: abi.Nothing) -> abi.SchedulerInfo:
-    """The scheduler."""
-    core = context.core
-    counts = _states(core)
-    return abi.SchedulerInfo(
-        core.policy, tuple(POLICIES), counts[State.RUNNING], counts[State.RUNNABLE] + counts[State.NEW],
-        counts[State.SLEEPING], counts[State.STOPPED],
-    )  # fmt: skip
-
-
-async def set_policy(context: Context, args: abi.PolicyName) -> abi.SchedulerInfo:
-    """Puts a policy in force for all models."""
-    core = context.core
-    policy_named(args.policy)
-    core.policy = args.policy
-    for conductor in core.residency.all():
-        conductor.scheduler.set_policy(args.policy)
-        conductor.planner.replan()
-    core.events.info("sched", f"policy {args.policy}", context.caller.pid)
-    return await show_scheduler(context, abi.Nothing())
-
-
-def _states(core: Core) -> dict[State, int]:
+def states(core: Core) -> dict[State, int]:
+    """How many processes are in which state."""
     counts = dict.fromkeys(State, 0)
     for process in core.table:
         if process.kind is not Kind.SESSION and process.alive:
@@ -114,8 +92,6 @@ def _states(core: Core) -> dict[State, int]:
 
 
 HANDLERS: dict[str, Handler] = {
-    "sched.show": show_scheduler,
-    "sched.set": set_policy,
     "sys.status": status,
     "sys.stop": stop,
     "sys.dmesg": dmesg,

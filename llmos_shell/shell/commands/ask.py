@@ -49,6 +49,7 @@ def _ask(context: Context, args: Args) -> int:
         sampling=sampling_of(args),
         limits=limits_of(context, args),
         detached=context.detached,
+        group=args.group or "",
     )
     return answer(context, args, request, "ask", lines=True)
 

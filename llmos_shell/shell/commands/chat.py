@@ -56,6 +56,7 @@ def _start(context: Context, args: Args) -> int:
         sampling=sampling_of(args),
         limits=limits_of(context, args),
         detached=context.detached or args.detach,
+        group=args.group or "",
     )
     return spawn(context, request).pid
 

@@ -101,7 +101,7 @@ def _follow(context: Context, pid: int, offset: int) -> int:
         raise _Watched
 
     try:
-        follow_output(context, pid, offset=offset, on_interrupt=give_up)
+        follow_output(context, pid, offset=offset, on_interrupt=give_up, foreground=False)
     except _Watched:
         return 130
     _finish_line(context)

@@ -48,6 +48,8 @@ def _run(context: Context, args: Args) -> int:
         limits=limits_of(context, args),
         detached=context.detached or args.detach,
         private=args.private,
+        group=args.group or "",
+        deadline=args.deadline,
     )
     if args.detach:
         print(spawn(context, request).pid, file=context.out, flush=True)
@@ -140,6 +142,7 @@ COMMANDS = (
             Option(("-d", "--detach"), "print the PID and leave it running (`attach` and `log` show its text)"),
             Option(("--name",), "the process's name in `ps`", "NAME"),
             Option(("--private",), "share no memory with processes that have the same prompt"),
+            Option(("--deadline",), "it should have ended by then (`sched set deadline`)", "TIME", "duration"),
             *LIMIT_OPTIONS,
         ),
         operands=(Operand("PROMPT", "words of the prompt; the first may be a model", required=False, many=True),),

@@ -1,4 +1,4 @@
-"""`status`, `dmesg`, `daemon` and `sched`: the daemon itself."""
+"""`status`, `dmesg` and `daemon`: the daemon itself."""
 
 from __future__ import annotations
 
@@ -10,15 +10,11 @@ import time
 from llmos_shell import __version__, paths
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.syscalls import (
-    SCHED_SET,
-    SCHED_SHOW,
     SYS_DMESG,
     SYS_STATUS,
     SYS_STOP,
     Dmesg,
     Nothing,
-    PolicyName,
-    SchedulerInfo,
     Stop,
     SystemStatus,
 )
@@ -189,26 +185,6 @@ def _restart(context: Context, args: Args) -> int:
     return _stop_daemon(context, args) or _start(context, args)
 
 
-def _sched(context: Context, args: Args) -> int:
-    words = [word for word in args.POLICY if word != "set"]
-    if len(words) > 1:
-        raise UsageError(f"unexpected argument `{words[1]}`: usage: sched [set POLICY]")
-    if words:
-        info: SchedulerInfo = context.client.call(SCHED_SET, PolicyName(words[0]))
-    elif args.POLICY:
-        raise UsageError("POLICY is missing: usage: sched [set POLICY]")
-    else:
-        info = context.client.call(SCHED_SHOW, Nothing())
-    if args.json:
-        context.out.write(to_json(info))
-        return 0
-    marked = " ".join(f"[{policy}]" if policy == info.policy else policy for policy in info.policies)
-    context.out.write(f"policy     {info.policy}   (of {marked})\n")
-    for state in ("running", "runnable", "sleeping", "stopped"):
-        context.out.write(f"{state:<10} {getattr(info, state)}\n")
-    return 0
-
-
 COMMANDS = (
     Command(
         "status",
@@ -273,22 +249,5 @@ COMMANDS = (
         environment=(("LLMOS_IDLE_SECONDS", "ends after so long without clients and processes"),),
         files=(("llmosd.sock", "its socket"), ("llmosd.log", "its log"), ("journal.db", "its journal")),
         see_also=("status", "dmesg", "configuration"),
-    ),
-    Command(
-        "sched",
-        "show or choose the scheduling policy",
-        _sched,
-        family="system",
-        options=(Option(("--json",), "as JSON"),),
-        operands=(Operand("POLICY", "`set NAME`, or just the name", "policy", required=False, many=True),),
-        description=(
-            "The policy decides which processes run when not all can: the topic scheduling describes them. It can be "
-            "changed at any time, and is in force until the daemon ends."
-        ),
-        examples=(
-            Example("sched", "which one is in force?"),
-            Example("sched set fifo; sched set fair", "first come, first served; and back"),
-        ),
-        see_also=("nice", "renice", "top", "scheduling"),
     ),
 )

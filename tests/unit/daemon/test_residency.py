@@ -35,7 +35,9 @@ def core():
     async def read(query):
         return query()
 
-    return SimpleNamespace(events=EventLog(), now=lambda: 0.0, read=read)
+    return SimpleNamespace(
+        scheduling=SimpleNamespace(dropped=lambda one: None), events=EventLog(), now=lambda: 0.0, read=read
+    )
 
 
 @pytest.fixture

@@ -77,4 +77,4 @@ def test_a_turn_ends_without_an_exit(fake_daemon: Any, bench: Any) -> None:
     fake_daemon.handlers["proc.follow"] = lambda args: [Output(4, "hi"), Output(6, turn=Reason.EOS)]
     followed = follow_output(bench.context(), 7, offset=4, until="idle")
     assert (followed.offset, followed.turn, followed.exit) == (6, Reason.EOS, None)
-    assert fake_daemon.asked("proc.follow") == [Follow(7, 4, "idle")]
+    assert fake_daemon.asked("proc.follow") == [Follow(7, 4, "idle", foreground=True)]

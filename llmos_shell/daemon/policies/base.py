@@ -1,12 +1,14 @@
-"""Scheduling policies: who deserves to run. Pure decisions over `Entity` records; the scheduler owns those.
+"""What a policy is, and what it is told: `Entity` records, weights, and the two contracts. Pure.
 
-A policy of a third party is a zero-argument callable that returns a `Policy`; one that raises is replaced by `fair`.
-Instants are seconds of one monotonic clock, `vruntime` and leads are virtual seconds: device seconds * 1024 / weight.
+A policy of a third party is a zero-argument callable that returns a `Policy`, registered in the entry-point group
+`llmos.policies`; one that raises is replaced by `fair`. Instants are seconds of one monotonic clock; `vruntime` and
+leads are virtual seconds: device seconds, divided by what the process's weight and its group's are beside the others'.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Iterable
 from typing import Any, Protocol, runtime_checkable
 
 from msgspec import Struct
@@ -17,12 +19,6 @@ NICE_MIN, NICE_MAX = -20, 19
 NICE_0_WEIGHT = 1024
 NICE_STEP = 1.25
 """Linux's sched_prio_to_weight: one nice level is about 10 % of CPU time, a factor of 1.25 in weight."""
-
-AGEING = 0.1
-"""Virtual seconds of lead a process gains per second it waits: a debt of one virtual second is waited off in ten."""
-
-LEAD = 0.25
-"""Virtual seconds a waiting process must be ahead to preempt one that runs; keeps equals from alternating."""
 
 MIN_RUN = 1.0
 """Seconds a process runs before it can be preempted by an equal: many times what parking and restoring costs."""
@@ -41,13 +37,20 @@ class Entity(Struct, eq=False):
     pid: int
     nice: int = 0
     weight: float = float(NICE_0_WEIGHT)
+    group: str = ""
     foreground: bool = False  # a person waits for its answer
+    deadline: float = math.inf  # the instant by which it should have ended
+    missed: bool = False  # its deadline has passed
     vruntime: float = 0.0  # virtual seconds
+    lag: float = 0.0  # virtual seconds it was behind its fair share when it fell asleep
     arrived: int = 0  # counts wakeups of all processes: the order of arrival; kept when preempted
-    enqueued: float = 0.0  # since when it waits; meaningless while it runs or sleeps
+    enqueued: float = 0.0  # since when it waits; 0 while it runs or sleeps
     started: float = 0.0  # when it entered the run set last
     last_ran: float = 0.0  # when it was charged or left the run set last
+    last_wait: float = 0.0  # seconds it waited before it entered the run set last
+    slice: float = 0.0  # device seconds since it entered the run set last
     burst: float = 0.0  # device seconds left of its foreground wakeup
+    favoured: bool = False  # its deadline may give it precedence: the share set aside for that is not used up
     device_seconds: float = 0.0
     waited: float = 0.0  # seconds, stretches that are over
     preemptions: int = 0
@@ -58,11 +61,27 @@ class Entity(Struct, eq=False):
         """Whether it woke in the foreground a moment ago and should answer at once."""
         return self.burst > 0.0 and self.foreground
 
+    @property
+    def hurried(self) -> bool:
+        """Whether it has a deadline that can still be met, and may go before others for it."""
+        return self.favoured and not self.missed and self.deadline < math.inf
+
+
+class Parameter(Struct, frozen=True):
+    """A number that a policy can be given; the attribute of the policy has the same name."""
+
+    name: str
+    default: float
+    low: float
+    high: float
+    help: str
+
 
 class Policy(Protocol):
     """An order among processes, and a licence to preempt.
 
-    `strict`: nobody may pass a process that does not fit for want of memory.
+    `strict`: nobody may pass a process that does not fit for want of memory. A policy may also have `parameters`, a
+    tuple of `Parameter`, and `hastens`: whether deadlines give precedence (`Entity.favoured`).
     """
 
     name: str
@@ -86,58 +105,21 @@ class KeyedPolicy(Protocol):
         """Sorts like `rank`, least first; total (ties broken, by `arrived` say); changes only when the entity does."""
 
 
-class Fair:
-    """Least virtual runtime first, ageing included; foreground wakeups before all others.
+class Keyed:
+    """A policy whose order is that of its `key`."""
 
-    Waiting entities all age at the same rate, so `vruntime - AGEING * (now - enqueued)` orders them at any time as
-    `vruntime + AGEING * enqueued` does.
-    """
-
-    name = "fair"
     strict = False
+    hastens = False
+    parameters: tuple[Parameter, ...] = ()
 
-    def key(self, entity: Entity) -> tuple[bool, float, int]:
-        """Urgent ones, then least aged virtual runtime, then arrival."""
-        return (not entity.urgent, entity.vruntime + AGEING * entity.enqueued, entity.arrived)
+    def __init__(self) -> None:
+        for parameter in self.parameters:
+            setattr(self, parameter.name, parameter.default)
 
-    def rank(self, entities: Iterable[Entity], now: float) -> list[Entity]:
-        """Sorted by `key`."""
-        return sorted(entities, key=self.key)
-
-    def should_preempt(self, waiting: Entity, running: Entity, now: float) -> bool:
-        """A foreground wakeup preempts the background at once; else a lead and a minimum run are needed."""
-        if waiting.urgent and not running.foreground:
-            return True
-        if now - running.started < MIN_RUN or (running.urgent and not waiting.urgent):
-            return False
-        return waiting.vruntime - AGEING * (now - waiting.enqueued) + LEAD < running.vruntime
-
-
-class Fifo:
-    """In order of arrival, each until it sleeps or ends."""
-
-    name = "fifo"
-    strict = True
-
-    def key(self, entity: Entity) -> int:
-        """Order of arrival."""
-        return entity.arrived
+    def key(self, entity: Entity) -> Any:
+        """As in `KeyedPolicy`."""
+        raise NotImplementedError
 
     def rank(self, entities: Iterable[Entity], now: float) -> list[Entity]:
         """Sorted by `key`."""
         return sorted(entities, key=self.key)
-
-    def should_preempt(self, waiting: Entity, running: Entity, now: float) -> bool:
-        """Never."""
-        return False
-
-
-POLICIES: dict[str, Callable[[], Policy]] = {Fair.name: Fair, Fifo.name: Fifo}
-"""Policies by name."""
-
-
-def policy_named(name: str) -> Policy:
-    """A fresh policy. Raises ENOENT for an unknown name."""
-    if name not in POLICIES:
-        raise LlmosError(Code.ENOENT, f"no scheduling policy {name!r}", hint=f"choose one of {', '.join(POLICIES)}")
-    return POLICIES[name]()

@@ -1,0 +1,43 @@
+"""`fair`, the default: least virtual runtime first, foreground wakeups before all others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llmos_shell.daemon.policies.base import MIN_RUN, Entity, Keyed, Parameter
+
+AGEING = 0.1
+"""Virtual seconds of lead a process gains per second it waits: a debt of one virtual second is waited off in ten."""
+
+LEAD = 0.25
+"""Virtual seconds a waiting process must be ahead to preempt one that runs; keeps equals from alternating."""
+
+
+class Fair(Keyed):
+    """Least virtual runtime first, ageing included; foreground wakeups before all others.
+
+    Waiting entities all age at the same rate, so `vruntime - ageing * (now - enqueued)` orders them at any time as
+    `vruntime + ageing * enqueued` does.
+    """
+
+    name = "fair"
+    parameters = (
+        Parameter("ageing", AGEING, 0.0, 100.0, "lead gained per second of waiting, in virtual seconds"),
+        Parameter("lead", LEAD, 0.0, 1000.0, "lead needed to preempt an equal, in virtual seconds"),
+        Parameter("min_run", MIN_RUN, 0.0, 3600.0, "seconds a process runs before an equal may preempt it"),
+    )
+    ageing: float
+    lead: float
+    min_run: float
+
+    def key(self, entity: Entity) -> Any:
+        """Urgent ones, then least aged virtual runtime, then arrival."""
+        return (not entity.urgent, entity.vruntime + self.ageing * entity.enqueued, entity.arrived)
+
+    def should_preempt(self, waiting: Entity, running: Entity, now: float) -> bool:
+        """A foreground wakeup preempts the background at once; else a lead and a minimum run are needed."""
+        if waiting.urgent and not running.foreground:
+            return True
+        if now - running.started < self.min_run or (running.urgent and not waiting.urgent):
+            return False
+        return waiting.vruntime - self.ageing * (now - waiting.enqueued) + self.lead < running.vruntime

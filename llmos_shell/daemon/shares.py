@@ -1,0 +1,85 @@
+"""Two levels of fair share: how fast a process's virtual runtime grows, and where the fair one stands. Pure.
+
+Groups share the device by their weights, and the processes of a group share what it gets by theirs. Both levels are
+folded into one rate per process, so that policies see a single virtual runtime: with L the sum of the weights of the
+processes that want to run and W that of the groups they are in, a process of weight w in a group of weight g with
+load l uses `(1024 / w) * (l / g) / (L / W)` virtual seconds per device second. With a single group that is 1024 / w.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from llmos_shell.daemon.policies import NICE_0_WEIGHT, Entity
+
+
+class _Group(Struct):
+    """Those of one group that want to run."""
+
+    weight: float = 1.0
+    count: int = 0
+    load: float = 0.0  # sum of weights
+    moment: float = 0.0  # sum of weight * vruntime
+
+
+class Shares:
+    """Sums over the entities that run or wait. Whoever changes such an entity's weight or group takes it out first."""
+
+    def __init__(self) -> None:
+        self._groups: dict[str, _Group] = {}
+        self._weights: dict[str, float] = {}  # that differ from 1
+        self.load = 0.0  # weights of all that want to run
+        self._weight = 0.0
+
+    def set_weight(self, group: str, weight: float) -> None:
+        """The weight of a group; 1 is what every group has at first."""
+        self._weights[group] = weight
+        found = self._groups.get(group)
+        if found is not None:
+            self._weight += weight - found.weight
+            found.weight = weight
+
+    def join(self, entity: Entity) -> None:
+        """It wants to run."""
+        group = self._groups.get(entity.group)
+        if group is None:
+            group = self._groups[entity.group] = _Group(self._weights.get(entity.group, 1.0))
+            self._weight += group.weight
+        group.count += 1
+        group.load += entity.weight
+        group.moment += entity.weight * entity.vruntime
+        self.load += entity.weight
+
+    def leave(self, entity: Entity) -> None:
+        """It no longer does."""
+        group = self._groups[entity.group]
+        group.count -= 1
+        group.load -= entity.weight
+        group.moment -= entity.weight * entity.vruntime
+        self.load -= entity.weight
+        if not group.count:
+            self._weight -= group.weight
+            del self._groups[entity.group]
+        if not self._groups:
+            self.load = self._weight = 0.0
+
+    def advance(self, entity: Entity, virtual: float) -> None:
+        """Adds to its virtual runtime."""
+        entity.vruntime += virtual
+        group = self._groups[entity.group]
+        group.moment += entity.weight * virtual
+
+    def rate(self, entity: Entity) -> float:
+        """Virtual seconds per device second; of one that does not want to run, by its own weight alone."""
+        rate = NICE_0_WEIGHT / entity.weight
+        group = self._groups.get(entity.group)
+        if group is None or len(self._groups) == 1:
+            return rate
+        return rate * (group.load / group.weight) * (self._weight / self.load)
+
+    def fair(self) -> float | None:
+        """The virtual runtime of one that had exactly its share: the weighted mean; None when nobody wants to run."""
+        if not self._groups:
+            return None
+        mean = sum(group.weight * (group.moment / group.load) for group in self._groups.values())
+        return mean / self._weight
