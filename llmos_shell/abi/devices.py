@@ -1,13 +1,15 @@
-"""What is known of the machine's devices, and what a model takes of them before and after it is loaded.
+"""The syscalls about the machine's devices.
 
-Memory is bytes. A figure that is None could not be read: unknown, which is not zero.
+Sizes are bytes. A figure that is None could not be read: unknown, which is not zero.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 from msgspec import Struct
+
+from llmos_shell.abi.syscall import Nothing, Syscall
 
 
 class DeviceProcess(Struct, frozen=True):
@@ -42,3 +44,6 @@ class Devices(Struct, frozen=True):
 
     devices: tuple[DeviceInfo, ...]
     no_gpu: str = ""
+
+
+DEVICE_LIST: Final = Syscall("device.list", "read the machine's devices", Nothing, Devices, "sys.read")

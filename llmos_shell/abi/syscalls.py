@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from msgspec import Struct, field
 
+from llmos_shell.abi.devices import DEVICE_LIST as DEVICE_LIST
 from llmos_shell.abi.memory import MEM_INFO as MEM_INFO
 from llmos_shell.abi.memory import MEM_MAP as MEM_MAP
 from llmos_shell.abi.memory import MEM_STAT as MEM_STAT

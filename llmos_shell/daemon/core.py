@@ -16,6 +16,7 @@ from llmos_shell import paths
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.types import Event, Kind
 from llmos_shell.daemon import host, park
+from llmos_shell.daemon.devices import DeviceReader
 from llmos_shell.daemon.events import EventLog
 from llmos_shell.daemon.journal import Journal
 from llmos_shell.daemon.memory.costs import Counters
@@ -58,6 +59,7 @@ class Core:
         self.swap = Swap(self, park.ram_limit(host.memory().total), park.disk_limit(folder), folder)
         self.connections: set[Connection] = set()
         self.scheduling = Scheduling(self)
+        self.devices = DeviceReader()
         self.residency = Residency(self)
         self.syscalls = SyscallTable(self)
         self.stopping = asyncio.Event()

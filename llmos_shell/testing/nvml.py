@@ -76,17 +76,17 @@ class ScriptedNvml:
             "nvmlDeviceGetGraphicsRunningProcesses": lambda gpu: _processes(gpu.graphics),
         }
 
-    def nvmlInit(self) -> None:  # noqa: N802 - NVML's name
+    def nvmlInit(self) -> None:
         """Starts it."""
         self._fail("nvmlInit")
         self.started += 1
 
-    def nvmlDeviceGetCount(self) -> int:  # noqa: N802 - NVML's name
+    def nvmlDeviceGetCount(self) -> int:
         """How many GPUs there are."""
         self._fail("nvmlDeviceGetCount")
         return len(self.gpus)
 
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> Gpu:  # noqa: N802 - NVML's name
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> Gpu:
         """The handle of a GPU: the description itself."""
         gpu = self.gpus[index]
         self._fail("nvmlDeviceGetHandleByIndex", gpu)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llmos_shell.abi.syscalls import BUILTIN
-from llmos_shell.daemon.handlers import memory, model, proc, sched, system
+from llmos_shell.daemon.handlers import devices, memory, model, proc, sched, system
 from llmos_shell.daemon.syscalls import Handler, SyscallTable
 
 
@@ -15,6 +15,7 @@ def bind_all(table: SyscallTable) -> None:
         **system.HANDLERS,
         **memory.HANDLERS,
         **sched.HANDLERS,
+        **devices.HANDLERS,
     }
     for name, syscall in BUILTIN.items():
         table.bind(syscall, handlers.pop(name))

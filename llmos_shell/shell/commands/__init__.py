@@ -27,6 +27,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "chat": ("chat",),
     "models": ("models", "load", "unload", "kernels", "tokenize"),
     "memory": ("free", "vmstat", "pmap", "swapon", "swapoff"),
+    "devices": ("devices",),
     "system": ("status", "dmesg", "daemon"),
     "sched": ("sched", "group", "why", "schedtrace"),
     "prefix": ("nice", "nohup", "time"),
