@@ -171,7 +171,8 @@ class Expander:
             return self._values(part) if operator[-1] == "-" else []
         assert part.word is not None
         inner = Fields("")
-        self._add_quoted(part.word.parts, inner)
+        for each in part.word.parts:
+            self._add_quoted(each.parts if isinstance(each, DoubleQuoted) else [each], inner)
         return ["".join([piece for piece, _ in field]) for field in inner.close()]
 
     def _add_parameter(self, part: Parameter, fields: Fields) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from llmos_shell.lang.ast import Ask, Background, Literal, Parameter, Pipeline, Simple, Tilde
+from llmos_shell.lang.ast import Ask, Background, Literal, Node, Parameter, Pipeline, Simple, Tilde
 from llmos_shell.lang.errors import ShellSyntaxError, Source
 from llmos_shell.lang.parser import parse
 
@@ -101,3 +101,93 @@ def test_parameter_operators():
         part = parse(f"${{x{operator}w}}").items[0].words[0].parts[0]
         assert isinstance(part, Parameter)
         assert part.operator == operator
+
+
+BEGINNINGS = {
+    "ArithmeticCommand": "((",
+    "ArrayValue": "(",
+    "Assignment": ("a", "m"),
+    "Conditional": "[[",
+    "Element": ("x", "[k]", '"'),
+    "ForArithmetic": "for ((",
+    "Parameter": "$",
+    "ProcessSubstitution": ("<(", ">("),
+    "Select": "select",
+    "TestBinary": "$b",
+    "TestUnary": "-f",
+    "Redirect": (">", "{fd}"),
+}
+
+
+def nodes(value):
+    """All nodes of a tree."""
+    if isinstance(value, Node):
+        yield value
+        for name in value.fields:
+            yield from nodes(getattr(value, name))
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from nodes(each)
+
+
+def test_the_nodes_of_bash_know_where_they_begin():
+    text = (
+        'a=(x [k]=v "y z")\n m[i + 1]+=$((a[0])) \n[[ -f f && ( $b =~ ^(x|y)$ || ! -f g ) ]] {fd}>f\n'
+        "for (( i = 0; i < ${#a[@]}; i++ )); do (( i += 2 )); done\nselect x in ${a[@]:1:$n}; do\n"
+        "cat <(ls) > >(wc)\ndone\n"
+        '$(echo "${x/$y/`echo $z`}")'
+    )
+    seen = set()
+    for node in nodes(parse(text)):
+        beginning = BEGINNINGS.get(type(node).__name__)
+        if beginning is not None and "`" not in text[node.offset - 6 : node.offset]:
+            seen.add(type(node).__name__)
+            assert text.startswith(beginning, node.offset), (node, text[node.offset :][:10])
+        assert 0 <= node.offset <= len(text)
+    assert seen == set(BEGINNINGS)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a=(", "a=(x\n", "[[", "[[ a", "[[ a &&", "[[ ( a", "[[ a =~ (", "((", "((1 +", "for ((i=0;", "for ((;;))",
+     "select", "select x in a\n", "cat <(", "cat <(ls", "${a[", "${x/a", "${x:1", "${x:1:", "a |&", "function f",
+     "case x in @(a", "declare a=(", "$'a", "fo\\"],
+)  # fmt: skip
+def test_incomplete_bash(text):
+    with pytest.raises(ShellSyntaxError) as caught:
+        parse(text, more=True)
+    assert caught.value.incomplete
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[[ ]]", "[[ a b ]]", "[[ a == ]]", "[[ -f a b ]]", "a=(x) )", "a[1]=(x)", "((1", "for ((1;2)); do a; done",
+     "${a[]}", "${x@Z}", "${!}x}y)", "select 1x in a; do b; done", "a=(&)", "[[ a ]] b", "echo a=(b)", "x |& ;", "]]"],
+)  # fmt: skip
+def test_wrong_bash(text):
+    with pytest.raises(ShellSyntaxError):
+        parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ("a |& b", "a 2>&1 | b"),
+        ("{ a; } >f |& b", "{ a; } >f 2>&1 | b"),
+        ("function f { a; }", "f() { a; }"),
+        ("ec\\\nho $\\\nfo\\\no ${b\\\nar} &\\\n& c >\\\n> d", "echo $foo ${bar} && c >> d"),
+        ("[[ a &&\nb ]]", "[[ a && b ]]"),
+        ("[[ (a) && ! ! b ]]", "[[ a && b ]]"),
+        ("a=( x\n# c\ny )", "a=(x y)"),
+        ("for ((  i=0 ;i<3;  i++ ))\ndo a; done", "for ((i=0; i<3; i++)); do a; done"),
+        ("echo ${x: 1 : 2 }", "echo ${x:1:2}"),
+    ],
+)
+def test_the_same_in_other_words(text, same):
+    assert parse(text) == parse(same)
+
+
+def test_two_subshells_are_no_arithmetic():
+    assert type(parse("((a); (b))").items[0]).__name__ == "Subshell"
+    assert type(parse("((a) | (b))").items[0]).__name__ == "Subshell"
+    assert type(parse("((a))").items[0]).__name__ == "ArithmeticCommand"
