@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from llmos_shell.abi.types import Reason
 from llmos_shell.shell.tables import Style
 
 if TYPE_CHECKING:
@@ -31,4 +32,6 @@ def render_transcript(turns: Sequence[Turn], style: Style = PLAIN, clean: Callab
         if text:
             text = text.rstrip("\n") + "\n\n"
         text += style.paint(f"{label}: ", _COLOURS[turn.role]) + clean(turn.text)
+        if turn.reason is Reason.INTERRUPT:
+            text += style.paint(" [interrupted]", "dim")
     return text

@@ -5,23 +5,37 @@ from __future__ import annotations
 from llmos_shell.abi.errors import LlmosError
 from llmos_shell.abi.syscalls import PROC_ADOPT, PROC_DETACH, PROC_FORK, PROC_INFO, Adopt, Fork, Forked, Pid, Spawn
 from llmos_shell.abi.types import ProcessInfo
+from llmos_shell.shell.attachments import attachment
 from llmos_shell.shell.command import Args, Command, Context, Example, Operand, Option, UsageError
-from llmos_shell.shell.conversation import Conversation, converse, read_lines
+from llmos_shell.shell.conversation import Conversation, converse, read_messages
 from llmos_shell.shell.generation import LIMIT_OPTIONS, PROCESS_STATUSES, limits_of, spawn
 from llmos_shell.shell.prompts import MODEL_OPTION, resolve_model
-from llmos_shell.shell.settings import SAMPLING_OPTIONS, sampling_of
-from llmos_shell.shell.tables import style_of
+from llmos_shell.shell.settings import (
+    SAMPLING_OPTIONS,
+    SYSTEM_OPTIONS,
+    add_variables,
+    default_model,
+    environment_of,
+    sampling_of,
+    system_of,
+)
 from llmos_shell.shell.targets import resolve_one
-from llmos_shell.shell.transcripts import render_transcript
 
 
 def _chat(context: Context, args: Args) -> int:
-    if args.model and args.MODEL:
+    whole = "-" in (args.MODEL, args.INPUT)
+    model = None if args.MODEL == "-" else args.MODEL
+    if args.INPUT not in (None, "-"):
+        raise UsageError(f"`{args.INPUT}` is too much: messages come from standard input, `-` takes all of it as one")
+    if args.model and model:
         raise UsageError("two models are given: give one")
+    add_variables(context, "chat", args, (*SAMPLING_OPTIONS, *SYSTEM_OPTIONS, RAW))
+    files = "\n".join(attachment(path) for path in args.attach)
     if args.resume is not None:
-        conversation = _resume(context, resolve_one(context, args.resume))
+        conversation = _resume(context, resolve_one(context, args.resume), raw=args.raw, files=files)
     else:
-        conversation = Conversation(context, _start(context, args))
+        pid = _start(context, args, model or args.model)
+        conversation = Conversation(context, pid, raw=args.raw, files=files)
     if args.detach:
         if args.resume is not None:
             context.client.call(PROC_DETACH, Pid(conversation.pid))
@@ -30,28 +44,28 @@ def _chat(context: Context, args: Args) -> int:
     if context.is_terminal():
         conversation.note(f"process {conversation.pid}; Ctrl-D ends it, /detach leaves it asleep, /help says more")
     try:
-        ending = converse(conversation, read_lines(context))
+        ending = converse(conversation, read_messages(conversation, whole=whole))
     except (BrokenPipeError, KeyboardInterrupt, LlmosError):
         conversation.end()
         raise
     if ending.how == "exit":
         return ending.status
     if ending.how != "detach":
-        return conversation.end()
+        return conversation.end() or ending.status
     context.client.call(PROC_DETACH, Pid(conversation.pid))
     conversation.note(f"process {conversation.pid} sleeps on: `attach {conversation.pid}` comes back")
-    return 0
+    return ending.status
 
 
-def _start(context: Context, args: Args) -> int:
+def _start(context: Context, args: Args, model: str | None) -> int:
     from llmos_shell.abi.types import Message
 
-    model = resolve_model(args.MODEL or args.model or "")
+    system = system_of(context, args)
     request = Spawn(
-        model=model,
-        messages=(Message("system", args.system),) if args.system else None,
+        model=resolve_model(model or default_model(context)),
+        messages=(Message("system", system),) if system else None,
         chat=True,
-        name=args.name or f"chat {args.MODEL or args.model or ''}".rstrip(),
+        name=args.name or f"chat {model or ''}".rstrip(),
         nice=context.nice,
         sampling=sampling_of(args),
         limits=limits_of(context, args),
@@ -61,7 +75,7 @@ def _start(context: Context, args: Args) -> int:
     return spawn(context, request).pid
 
 
-def _resume(context: Context, pid: int) -> Conversation:
+def _resume(context: Context, pid: int, *, raw: bool, files: str) -> Conversation:
     """Takes back a chat that lives, or continues a copy of one that has ended."""
     process: ProcessInfo = context.client.call(PROC_INFO, Pid(pid))
     if process.exit is None:
@@ -72,20 +86,12 @@ def _resume(context: Context, pid: int) -> Conversation:
         forked: Forked = context.client.call(PROC_FORK, Fork(pid))
         pid = forked.pids[0]
     context.track(pid)
-    conversation = Conversation(context, pid)
-    show_so_far(conversation)
+    conversation = Conversation(context, pid, raw=raw, files=files)
+    conversation.show_so_far()
     return conversation
 
 
-def show_so_far(conversation: Conversation) -> None:
-    """Writes the transcript on a terminal, and moves to its end."""
-    transcript = conversation.catch_up()
-    context = conversation.context
-    if transcript.turns and context.is_terminal():
-        text = render_transcript(transcript.turns, style_of(context), context.clean)
-        context.out.write(text if text.endswith("\n") else text + "\n")
-        context.out.flush()
-
+RAW = Option(("--raw",), "show answers as they are, not as Markdown")
 
 COMMANDS = (
     Command(
@@ -96,23 +102,36 @@ COMMANDS = (
         options=(
             MODEL_OPTION,
             *SAMPLING_OPTIONS,
-            Option(("-s", "--system"), "a system prompt", "TEXT"),
+            *SYSTEM_OPTIONS,
+            Option(("-a", "--attach"), "give this text file along with the first message", "FILE", "file", repeat=True),
+            RAW,
             Option(("-d", "--detach"), "start it, print its PID, and leave it asleep"),
             Option(("-r", "--resume"), "continue this conversation, even if it has ended", "PID", "pid"),
             Option(("--name",), "the process's name in `ps`", "NAME"),
             *LIMIT_OPTIONS,
         ),
-        operands=(Operand("MODEL", "a name of `models`, or a weights file", "model", required=False),),
+        operands=(
+            Operand("MODEL", "a name of `models`, or a weights file", "model", required=False),
+            Operand("INPUT", "`-`: all of standard input is one message", required=False),
+        ),
         description=(
             "The conversation is one process, which sleeps between turns and keeps its memory. Ctrl-C ends an answer "
             "and keeps the conversation; Ctrl-D or /bye ends it; /detach leaves it asleep, and `attach` comes back to "
-            "it from any terminal. From a pipe every line is a message.\n\n"
-            "/help lists the commands that begin with a slash."
+            "it from any terminal: each shows what is said from the others. On a terminal answers are shown as "
+            "Markdown, unless --raw or `/set raw on` says otherwise, and Ctrl-X Ctrl-E opens your editor.\n\n"
+            'From a pipe every line is a message, or every block of lines between """ and """; with `-` all of it '
+            "is one. The exit status is 1 if any was refused.\n\n"
+            "/help lists the commands that begin with a slash; from a pipe they work too, but not with `-`, which is "
+            "how to pass on text that is not your own. /undo, /retry, /clear and /system change what the model has in "
+            "mind; what it said stays in the journal. /save NAME writes a file in the folder `chats` of the state, "
+            "which outlives the journal; /load NAME reads it, into any chat with any model."
         ),
+        environment=environment_of((*SAMPLING_OPTIONS, *SYSTEM_OPTIONS, RAW)),
         examples=(
             Example('chat -s "Answer in one word."', "with the default model"),
             Example("chat --resume 12", "go on where process 12 ended", before="pid=$(chat -d); kill $pid"),
             Example("printf 'hello\\nbye\\n' | chat", "two turns from a script"),
+            Example("chat - < report.md", "one message of many lines"),
             Example("pid=$(chat -d); echo hello | attach $pid", "a conversation that a script comes back to"),
         ),
         exit_statuses=(("0", "it was ended, or left"), *PROCESS_STATUSES[1:]),

@@ -5,8 +5,7 @@ from __future__ import annotations
 from llmos_shell.abi.syscalls import PROC_FORK, PROC_INFO, PROC_TRANSCRIPT, Fork, Forked, Pid, Transcript
 from llmos_shell.abi.types import ExitInfo, ProcessInfo, State
 from llmos_shell.shell.command import ERROR_STATUSES, Args, Command, Context, Example, Operand, Option, UsageError
-from llmos_shell.shell.commands.chat import show_so_far
-from llmos_shell.shell.conversation import Conversation, Ended, converse, read_lines
+from llmos_shell.shell.conversation import Conversation, Ended, converse, read_messages
 from llmos_shell.shell.streaming import describe_exit, follow_output
 from llmos_shell.shell.tables import style_of, to_json
 from llmos_shell.shell.targets import resolve, resolve_one
@@ -29,16 +28,16 @@ def _attach(context: Context, args: Args) -> int:
 
 def _join(context: Context, process: ProcessInfo) -> int:
     """Takes part in a conversation; the end of input leaves it as it is."""
-    conversation = Conversation(context, process.pid)
+    conversation = Conversation(context, process.pid, joined=True)
     if context.is_terminal():
         conversation.note(f"process {process.pid}, {process.model}; Ctrl-D leaves it running, /bye ends it")
-    show_so_far(conversation)
+    conversation.show_so_far()
     try:
         if process.state is not State.SLEEPING:
             conversation.show()
     except Ended as ended:
         return _report(context, ended.exit)
-    ending = converse(conversation, read_lines(context))
+    ending = converse(conversation, read_messages(conversation))
     return conversation.end() if ending.how == "end" else ending.status
 
 

@@ -263,6 +263,7 @@ def chatting(fake_daemon: Any) -> Any:
         ],
         "proc.wait": lambda args: ExitInfo(7, 0, Reason.END),
         "proc.detach": lambda args: None,
+        "proc.info": lambda args: process(args.pid, chat=True, sampling=Sampling()),
         "proc.fork": lambda args: __import__("llmos_shell.abi.syscalls").abi.syscalls.Forked((8,)),
         "proc.transcript": lambda args: Transcript(7, "tiny", (Turn("user", "a"), Turn("assistant", "A")), 5),
     }
@@ -284,7 +285,7 @@ def test_chat_from_a_pipe(chatting: Any, bench: Any) -> None:
 def test_chat_commands(chatting: Any, bench: Any, tmp_path: Path) -> None:
     path = tmp_path / "talk.txt"
     lines = f"/set temperature 0\n/set top_k x\n/nosuch\nhi\n/fork\n/save {path}\n//etc\n/detach\nnever"
-    assert bench.run("chat", stdin=lines.encode()) == 0
+    assert bench.run("chat", stdin=lines.encode()) == 1
     asked = chatting.asked("proc.input")
     assert [(args.text, args.sampling) for args in asked] == [("hi", {"temperature": 0.0}), ("/etc", {})]
     assert path.read_text() == "you: a\n\nmodel: A\n"
