@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
+from contextlib import suppress
 from typing import NamedTuple
 
+from llmos_shell.lang.ast import ArrayValue, CaseArm, Command, Sequence
 from llmos_shell.lang.ast import Case as CaseNode
-from llmos_shell.lang.ast import CaseArm, Command, Sequence
 from llmos_shell.lang.ast import Redirect as RedirectNode
 from llmos_shell.lang.compound import RESERVED
-from llmos_shell.lang.errors import Source, char_width
+from llmos_shell.lang.errors import ShellSyntaxError, Source, char_width
 from llmos_shell.lang.lexer import EOF, IO_NUMBER, NEWLINE, OPERATOR, WORD
 from llmos_shell.lang.parser import Parser, parse
 
@@ -33,8 +34,9 @@ def format_text(text: str, name: str = "") -> str:
     record = _read(text, name)
     for spacing in (True, False):
         formatted = _Writer(text, record, spacing=spacing).write()
-        if parse(formatted, name, ask=True) == tree:
-            return formatted
+        with suppress(ShellSyntaxError):
+            if parse(formatted, name, ask=True) == tree:
+                return formatted
     raise LayoutError("its layout cannot be changed safely")
 
 
@@ -81,6 +83,7 @@ class _LayoutParser(Parser):
     """Takes notes while it parses."""
 
     record: _Record
+    _array_start = -1  # where the word of the present array begins
     _broken = 0  # where the present list of commands is first broken behind an operator
 
     def advance(self) -> None:
@@ -91,8 +94,18 @@ class _LayoutParser(Parser):
 
     def take(self, start: int, end: int) -> None:
         super().take(start, end)
-        self.record.forget(start)
+        if start == self._array_start:  # its elements stand in a list of their own
+            opening = self.text.index("=(", start) + 2
+            self.record.substitutions.append((opening, end))
+            self.record.lists.append((opening, end - 1))
+            self.record.tokens = [token for token in self.record.tokens if not start <= token.start < opening]
+        else:
+            self.record.forget(start)
         self.record.tokens.append(_Token(start, end, WORD))
+
+    def _array_value(self) -> ArrayValue:
+        self._array_start = self.start
+        return super()._array_value()
 
     def nested(self, position: int, text: str | None = None, base: int | None = None, more: bool = True) -> Parser:
         if text is not None:
@@ -345,7 +358,7 @@ def _pieces(record: _Record) -> list[_Token]:
     substitutions = sorted(record.substitutions)
     tokens: list[_Token] = []
     for token in record.tokens:
-        at = bisect_left(substitutions, (token.start,))
+        at = bisect_left(substitutions, (token.start + 1,))
         if token.kind != WORD or at >= len(substitutions) or substitutions[at][0] > token.end:
             tokens.append(token)
             continue
