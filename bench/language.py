@@ -72,6 +72,7 @@ def _shells(home: str) -> dict[str, list[str]]:
     """Those that are installed, with what makes them read no start-up files."""
     beside = Path(sys.executable).parent
     os.environ["LLMOS_HOME"] = os.environ["XONSH_DATA_DIR"] = home
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # what is installed is compiled, too
     candidates = {"llmos": ["llmos"], "dash": ["dash"], "bash": ["bash"], "xonsh": ["xonsh", "--no-rc"]}
     found: dict[str, list[str]] = {}
     for name, (program, *options) in candidates.items():

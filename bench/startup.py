@@ -15,6 +15,7 @@ def measure(rounds: int) -> list[str]:
     """Alternates `python -c ''` and `llmos ps`; returns the lines of a Markdown table."""
     with tempfile.TemporaryDirectory(prefix="llmos-bench-") as home:
         environment = {**os.environ, "LLMOS_HOME": home}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # what is installed is compiled, too
         llmos = str(Path(sys.executable).with_name("llmos"))
         commands = {
             "python -c ''": [sys.executable, "-c", ""],

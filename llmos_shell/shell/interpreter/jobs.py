@@ -13,7 +13,6 @@ import threading
 from collections.abc import Callable, Iterator
 
 from llmos_shell.lang.ast import Command
-from llmos_shell.lang.printer import one_line
 from llmos_shell.shell.interpreter.hostproc import describe_signal, exit_status
 
 ModelSignaller = Callable[[int, str], None]
@@ -163,6 +162,8 @@ class Job:
     @property
     def text(self) -> str:
         """The command, on one line."""
+        from llmos_shell.lang.printer import one_line
+
         return one_line(self._node)
 
     @property
