@@ -30,7 +30,7 @@ class Paragraph(Struct, frozen=True):
 
 
 class Code(Struct, frozen=True):
-    """Lines that stay as they are."""
+    """Lines that stay as they are. What is in no language but text is not set off from what is around it."""
 
     text: str
     language: str = ""
@@ -170,7 +170,7 @@ def _heading(block: Heading, style: Style, indent: int) -> str:
 
 def _lines(block: Block, width: int, style: Style) -> list[str]:
     if isinstance(block, Code):
-        return [f"    {line}" for line in block.text.splitlines()]
+        return [("" if block.language == "text" else "    ") + line for line in block.text.splitlines()]
     if isinstance(block, Bullets):
         return [line for item in block.items for line in _hanging("• ", item, width, style)]
     if isinstance(block, Terms):

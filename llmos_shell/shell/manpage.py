@@ -41,7 +41,7 @@ def man_blocks(manual: Manual) -> list[Block]:
 
 def _synopsis(manual: Manual) -> Iterator[Block]:
     yield Heading("Synopsis")
-    yield Code("\n".join(synopsis(manual)))
+    yield Code("\n".join(synopsis(manual)), "text")
 
 
 def synopsis(manual: Manual) -> tuple[str, ...]:

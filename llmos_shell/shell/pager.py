@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from shutil import which
 
 from llmos_shell.shell.command import Context
@@ -14,7 +13,8 @@ _LESS = "less -Ri"
 def show(context: Context, text: str) -> None:
     """Shows a text page by page, where there are a terminal and a pager; else writes it as it is."""
     pager = _pager(context)
-    if pager is None or context.background or not context.is_terminal() or os.environ.get("TERM", "dumb") == "dumb":
+    able = context.is_terminal() and (context.shell.get("TERM") or "dumb") != "dumb"
+    if pager is None or context.background or not able:
         context.out.write(text)
         return
     import tempfile

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from llmos_shell.abi.errors import Code, LlmosError
-from llmos_shell.shell.command import ERROR_STATUSES, Args, Command, Context, Example, Operand, Option
+from llmos_shell.shell.command import ERROR_STATUSES, Args, Command, Context, Example, Operand, Option, UsageError
 from llmos_shell.shell.tables import Style, style_of, to_json
 
 _MANUAL_PROGRAM = "man"
@@ -88,10 +88,11 @@ def _man(context: Context, args: Args) -> int:
     from llmos_shell.shell.manuals import has_page
 
     names = [word for word in args.NAME if not word.startswith("-")]
-    if "-k" in args.NAME[:1]:
-        return _search(context, args.NAME[1:], as_json=False)
-    if "-f" in args.NAME[:1]:
-        return _describe(context, "man", args.NAME[1:])
+    if args.NAME[0] in ("-k", "-f"):
+        if len(args.NAME) == 1:
+            raise UsageError(f"{args.NAME[0]} needs a word: usage: man -k WORD…, man -f NAME…")
+        searching = args.NAME[0] == "-k"
+        return _search(context, args.NAME[1:], as_json=False) if searching else _describe(context, "man", args.NAME[1:])
     if len(names) < len(args.NAME) or not all(map(has_page, names)):
         return _host_manual(context, args.NAME)
     style = style_of(context)

@@ -122,6 +122,7 @@ def test_apropos_as_json_and_without_a_hit(bench: Any) -> None:
     assert bench.run("apropos", "xyzzy") == 1
     assert bench.err.getvalue().startswith("llmos: apropos: xyzzy: nothing is said about that: ")
     assert bench.run("apropos") == 2
+    assert bench.run("man", "-k") == 2
 
 
 @pytest.mark.parametrize(
