@@ -5,10 +5,12 @@ Owns one `PromptSession`; what the session shows is brought up to date by `Edito
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from prompt_toolkit import PromptSession
+from prompt_toolkit.application import Application
 from prompt_toolkit.auto_suggest import AutoSuggest, Suggestion
 from prompt_toolkit.buffer import Buffer
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
@@ -48,6 +50,8 @@ class Editor:
         self._toolbar = toolbar
         self._look: Look | None = None
         self._session = self._make_session(shell, world)
+        self._world = world
+        self._session.default_buffer.on_text_changed += self._prepare_completion
         self.redraw = self._session.app.invalidate
         world.paths.on_news = self.redraw
 
@@ -70,7 +74,20 @@ class Editor:
             reserve_space_for_menu=MENU_LINES,
         )
         session.app.ttimeoutlen = ESCAPE_SECONDS
+        session.app.before_render += self._fit
         return session
+
+    def _fit(self, app: Application[str]) -> None:
+        """A low window has no room for a whole menu, and a very low one none for the toolbar."""
+        rows = app.output.get_size().rows
+        self._session.reserve_space_for_menu = max(0, min(MENU_LINES, rows - 4))
+        wanted = self._look is not None and self._look.toolbar and rows > 2
+        self._session.bottom_toolbar = self._toolbar_text if wanted else None
+
+    def _prepare_completion(self, buffer: Buffer) -> None:
+        """At the first key, so that the first Tab need not wait until all commands are imported."""
+        buffer.on_text_changed -= self._prepare_completion
+        threading.Thread(target=self._world.builtins, name="import commands", daemon=True).start()
 
     def read(self, look: Look, text: str = "") -> str:
         """One program, typed by the user; `text` is what the line holds to begin with.
@@ -86,7 +103,6 @@ class Editor:
         session.cursor = ModalCursorShapeConfig() if look.vi else CursorShape._NEVER_CHANGE
         session.color_depth = None if look.colours else ColorDepth.DEPTH_1_BIT
         session.rprompt = _fragments_of(look.right, "class:rprompt") if look.right else None
-        session.bottom_toolbar = self._toolbar_text if look.toolbar else None
         style = "class:prompt.failed" if look.failed else "class:prompt"
         _begin_line(session.output)
         return session.prompt(_fragments_of(look.prompt, style), default=text)

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 
 from msgspec import Struct
 
-from llmos_shell.abi.errors import LlmosError
+from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.syscall import Syscall
 from llmos_shell.abi.syscalls import (
     MEM_INFO,
@@ -152,7 +152,7 @@ class Live:
             return describe(self.status, self._client.call(MEM_INFO, Nothing()), self.default_model)
         except LlmosError as error:
             self.status = None
-            return "no daemon" if not start else str(error)
+            return "no daemon" if error.code in (Code.ENOENT, Code.EPIPE) else str(error)
 
 
 def describe(status: SystemStatus, memory: MemoryInfo, default_model: str) -> str:

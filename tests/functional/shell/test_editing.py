@@ -260,7 +260,13 @@ def test_the_window_may_change_and_be_tiny(repl: Any) -> None:
     terminal.wait(lambda _: terminal.line() == "56789" or terminal.line().endswith("789"))
     terminal.type(" end\r")
     terminal.wait(lambda text: "\n123456789 123456789\nend" in text or "\n123456789 123456789 \nend" in text)
-    terminal.type("ps --\t\x03exit 4\r")
+    terminal.wait_prompt()
+    terminal.resize(60, 6)
+    terminal.type("\rps --\t")
+    terminal.wait(lambda text: "--all" in text or "too small" in text)
+    assert "too small" not in terminal.text()
+    terminal.resize(30, 2)
+    terminal.type("\x03exit 4\r")
     assert terminal.status() == 4
 
 
