@@ -42,6 +42,16 @@ def describe_status(status: int) -> str:
     return f"What {status} means is up to the program."
 
 
+_READS_FILES = (
+    "bash cat chmod chown cmp cp diff file grep head less ln ls more mv nano python python3 rm sed sh sort source stat "
+    "tail touch vi vim wc"
+)
+READS_FILES = frozenset(_READS_FILES.split())
+"""Programs whose words are mostly names of files."""
+
+RUNS_PROGRAMS = frozenset({"env", "exec", "nice", "nohup", "setsid", "sudo", "time", "timeout", "xargs"})
+"""Programs that end with 127 when they do not find what they were to run."""
+
 PROGRAMS = {
     ("grep", 1): "it found no line that matches; that is an answer, not an error",
     ("grep", 2): "a file could not be read, or the pattern is wrong",

@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 from llmos_shell.lang import ast
 from llmos_shell.lang.errors import ShellSyntaxError
 from llmos_shell.lang.parser import parse
-from llmos_shell.shell.exit_statuses import CODES, PROGRAMS, describe_status
+from llmos_shell.shell.exit_statuses import CODES, PROGRAMS, READS_FILES, RUNS_PROGRAMS, describe_status
 from llmos_shell.shell.failures import Failure, Trouble
 
 TAKE_TEXT = frozenset({"run", "ask", "tokenize"})
@@ -51,7 +51,7 @@ class Surroundings(Protocol):
 def explain(failure: Failure, around: Surroundings) -> Explanation:
     """Explains the last thing that was complained of, or else the exit status."""
     if not failure.troubles:
-        return _by_status(failure)
+        return _by_status(failure, around)
     trouble = failure.troubles[-1]
     return _KINDS[trouble.kind](failure, trouble, around)
 
@@ -185,15 +185,15 @@ def _missing(failure: Failure, found: re.Match[str], around: Surroundings) -> Ex
     folder, slash, name = word.rstrip("/").rpartition("/")
     where = folder + slash or "."
     if around.kind(where) == "missing":
-        target = quote(folder or where)
+        target = quote(word if _first_word(failure.text) == "cd" else folder)
         return Explanation(f"The folder `{folder}` does not exist.", f"mkdir -p {target} && {failure.text.strip()}")
     near = _closest(name, around.names(where))
-    text = f"There is no `{name}` in {'this folder' if where == '.' else f'`{where}`'}."
+    text = f"There is no `{name}` in {'this folder' if where in ('.', './') else f'`{where}`'}."
     if near:
         return Explanation(
             f"{text} The nearest name there: `{near}`.", _replace(failure.text, word, quote(folder + slash + near))
         )
-    return Explanation(f"{text} `ls` shows what there is.", f"ls {quote(where)}" if where != "." else "ls")
+    return Explanation(f"{text} `ls` shows what there is.", f"ls {quote(where)}" if where not in (".", "./") else "ls")
 
 
 def _interpreter_gone(failure: Failure, found: re.Match[str], around: Surroundings) -> Explanation:
@@ -209,6 +209,18 @@ def _stopped_jobs(failure: Failure, found: re.Match[str], around: Surroundings) 
     )
 
 
+def _unwritten(failure: Failure, found: re.Match[str], around: Surroundings) -> Explanation:
+    full = "space" in found["why"]
+    return Explanation(
+        f"What `{found['name']}` had to say could not be written: {found['why']}.", "df -h" if full else ""
+    )
+
+
+def _bracket(failure: Failure, found: re.Match[str], around: Surroundings) -> Explanation:
+    line = re.sub(r"(?<=[^\s\]])\]", " ]", re.sub(r"(?<!\S)\[(?=[^\s\[])", "[ ", failure.text))
+    return Explanation(f"In a condition, {PROGRAMS['[', 2].partition(': ')[2]}.", line if line != failure.text else "")
+
+
 _Handler = Callable[[Failure, "re.Match[str]", Surroundings], Explanation]
 _SHELL_MESSAGES: tuple[tuple[str, _Handler], ...] = (
     (r"(?:exec: )?(?P<name>.+): command not found", _not_found),
@@ -216,6 +228,8 @@ _SHELL_MESSAGES: tuple[tuple[str, _Handler], ...] = (
     (r"(?:\w+: )?(?P<name>.+): permission denied", _denied),
     (r"(?:\w+: )?(?P<name>.+): no such (?:file or directory|file|folder)", _missing),
     (r"(?P<name>.+): its interpreter .*", _interpreter_gone),
+    (r"(?P<name>\w+): cannot write: (?P<why>.*)", _unwritten),
+    (r"(?P<name>\[): .*", _bracket),
     (r"(?P<name>)there are \w+ jobs: .*", _stopped_jobs),
 )
 
@@ -224,7 +238,7 @@ _SHELL_MESSAGES: tuple[tuple[str, _Handler], ...] = (
 
 
 def _command(failure: Failure, trouble: Trouble, around: Surroundings) -> Explanation:
-    said = f"`{trouble.command}` says: {trouble.message}."
+    said = f"`{trouble.command}` says: {trouble.message}{'' if trouble.message[-1:] in '.?!…' else '.'}"
     mended = _mend_word(failure, trouble, around)
     if not trouble.code:
         if failure.status == 2:
@@ -232,8 +246,18 @@ def _command(failure: Failure, trouble: Trouble, around: Surroundings) -> Explan
             return Explanation(f"{said}\nIt was called in a way it does not understand (status 2).", line)
         return Explanation(f"{said}\n{describe_status(failure.status)}", mended)
     meaning, line = CODES.get(trouble.code, ("", ""))
-    if trouble.code == "ESRCH" and trouble.command in ("fg", "bg", "jobs", "disown"):
-        line = "jobs"
+    if "no such job" in trouble.message:
+        meaning, line = (
+            "Jobs have numbers of their own in each shell, from `%1` on, and leave the list when they end.",
+            "jobs",
+        )
+    elif "no model" in trouble.message:
+        meaning, line = (
+            "`models` lists what can be run; weights that are not listed are named by the path of a .gguf file.",
+            "models",
+        )
+    elif trouble.code in ("ENOENT", "EINVAL"):
+        line = f"{trouble.command} --help"
     return Explanation("\n".join(filter(None, (said, meaning))), mended or line)
 
 
@@ -257,9 +281,46 @@ def _mend_word(failure: Failure, trouble: Trouble, around: Surroundings) -> str:
 # -- the exit status alone -------------------------------------------------------------------------------------------
 
 
-def _by_status(failure: Failure) -> Explanation:
-    word = _first_word(failure.text, last=True)
+def _missing_program(failure: Failure, runner: str, around: Surroundings) -> Explanation | None:
+    """What `nice`, `sudo` and the like were to run, and did not find."""
+    if failure.status != 127 or runner not in RUNS_PROGRAMS:
+        return None
+    for word in _last_words(failure.text)[1:]:
+        if re.fullmatch(r"[A-Za-z][\w.-]*", word):
+            near = "" if word in around.programs() else _closest(word, around.programs())
+            near = near or ("" if word in around.commands() else _closest(word, around.commands()))
+            text = f"`{runner}` did not find `{word}` (status 127)."
+            return (
+                Explanation(f"{text} The nearest that there is: `{near}`.", _replace(failure.text, word, near))
+                if near
+                else None
+            )
+    return None
+
+
+def _missing_file(failure: Failure, program: str, around: Surroundings) -> Explanation | None:
+    """A file that a program was given, that is not there while one of nearly that name is."""
+    if program not in READS_FILES:
+        return None
+    for word in _last_words(failure.text)[1:]:
+        folder, slash, name = word.rpartition("/")
+        near = (
+            ""
+            if word.startswith("-") or around.kind(word) != "missing"
+            else _closest(name, around.names(folder + slash or "."))
+        )
+        if near:
+            line = _replace(failure.text, word, quote(folder + slash + near))
+            return Explanation(f"There is no `{word}`. The nearest name there: `{near}`.", line)
+    return None
+
+
+def _by_status(failure: Failure, around: Surroundings) -> Explanation:
+    word = (_last_words(failure.text) or [""])[0]
     known = PROGRAMS.get((word, failure.status))
+    mended = _missing_program(failure, word, around) or _missing_file(failure, word, around)
+    if mended:
+        return mended
     what = f"`{word}`" if word else "The command"
     if known:
         return Explanation(f"{what} ended with status {failure.status}: {known}.")
@@ -269,21 +330,30 @@ def _by_status(failure: Failure) -> Explanation:
     return Explanation(text)
 
 
-def _first_word(text: str, *, last: bool = False) -> str:
-    """The name of the command a text runs first, or last; empty when that is not a plain word."""
+def _first_word(text: str) -> str:
+    """The name of the command a text runs first; empty when that is not a plain word."""
+    return (_words_at(text, 0) or [""])[0]
+
+
+def _last_words(text: str) -> list[str]:
+    """The command a text runs last, in words; those that are not plain are empty."""
+    return _words_at(text, -1)
+
+
+def _words_at(text: str, which: int) -> list[str]:
     try:
         items = parse(text, ask=True).items
     except ShellSyntaxError:
-        return ""
-    node: object = items[-1 if last else 0] if items else None
+        return []
+    node: object = items[which] if items else None
     while not isinstance(node, ast.Simple):
         if isinstance(node, ast.Pipeline | ast.AndOr):
-            node = node.commands[-1 if last else 0]
+            node = node.commands[which]
         elif isinstance(node, ast.Redirected | ast.Background):
             node = node.body
         else:
-            return ""
-    return node.words[0].literal() or "" if node.words else ""
+            return []
+    return [word.literal() or "" for word in node.words]
 
 
 # -- words -----------------------------------------------------------------------------------------------------------

@@ -85,6 +85,9 @@ def test_a_command_that_was_not_found(text: str, line: str) -> None:
         ("cd docs/intor.md", 1, "cd: docs/intor.md: no such file or directory", "cd docs/intro.md"),
         ("cd zzz", 1, "cd: zzz: no such file or directory", "ls"),
         ("ps > new/a", 1, "new/a: no such file or directory", "mkdir -p new && ps > new/a"),
+        ("cd new/deep", 1, "cd: new/deep: no such file or directory", "mkdir -p new/deep && cd new/deep"),
+        ("[ 1 = 1]", 2, "[: `]` is missing", "[ 1 = 1 ]"),
+        ("if [a = b]; then ps; fi", 2, "[: `]` is missing", "if [ a = b ]; then ps; fi"),
         ("docs", 126, "docs: is a directory", "cd docs"),
         ("./script", 126, "./script: permission denied", "chmod +x ./script && ./script"),
         ("ps > /etc/x", 1, "/etc/x: permission denied", "ls -ld /etc/x"),
@@ -168,6 +171,19 @@ def test_a_status_alone(text: str, status: int, part: str) -> None:
     found = said(text, status)
     assert part.lower() in found.text.lower()
     assert found.line == ""
+
+
+def test_a_file_that_a_program_did_not_find() -> None:
+    assert said("cat -n note.txt | wc", 1).line == ""
+    assert said("wc < x; cat -n note.txt", 1).line == "wc < x; cat -n notes.txt"
+    assert said("ls docs/intor.md", 2).line == "ls docs/intro.md"
+    assert said("ls zzzz", 2).line == ""
+
+
+def test_a_program_that_another_did_not_find() -> None:
+    assert said("nice -n 5 gerp x", 127).line == "nice -n 5 grep x"
+    assert said("sudo -n rnu x", 127).line == "sudo -n run x"
+    assert said("nice -n 5 zzzzz", 127).line == ""
 
 
 def test_the_last_complaint_of_a_program_is_explained() -> None:
