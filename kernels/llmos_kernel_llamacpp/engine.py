@@ -98,6 +98,7 @@ class LlamaEngine:
             can_constrain=True,
             longest_piece_bytes=self._vocabulary.longest_piece(),
             description=_description(model),
+            weights=f"gguf:{loading.weights_digest(spec.path)}",
         )
 
     def tokenize(self, text: str, special: bool) -> list[int]:

@@ -139,20 +139,26 @@ def metadata(model: Any, key: str) -> str:
     return buffer.value.decode("utf-8", "replace") if length >= 0 else ""
 
 
-def fingerprint(model: Any, spec: Load, plan: KvPlan) -> str:
-    """Of everything that makes KV exchangeable: weights, library, KV type, attention variant, number of KV streams.
-
-    Of the weights: size, first and last MiB (metadata, tensor table, some tensor data); reading all would take minutes.
-    """
+def weights_digest(path: str) -> str:
+    """Of a file's size, first and last MiB (metadata, tensor table, some tensor data); all would take minutes."""
     digest = hashlib.blake2b(digest_size=16)
-    size = os.path.getsize(spec.path)
-    with open(spec.path, "rb") as file:
+    size = os.path.getsize(path)
+    digest.update(repr(size).encode())
+    with open(path, "rb") as file:
         digest.update(file.read(1 << 20))
         file.seek(max(0, size - (1 << 20)))
         digest.update(file.read(1 << 20))
+    return digest.hexdigest()
+
+
+def fingerprint(model: Any, spec: Load, plan: KvPlan) -> str:
+    """Of everything that makes KV exchangeable: weights, library, KV type, attention variant, number of KV streams.
+
+    Of the weights it is what `weights_digest` looks at.
+    """
+    digest = hashlib.blake2b(bytes.fromhex(weights_digest(spec.path)), digest_size=16)
     streams = plan.slots if plan.layout == "split" else 1
     parts: tuple[object, ...] = (
-        size,
         version("llama-cpp-python"),
         spec.kv_type,
         flash_attention(model, spec, plan),

@@ -118,3 +118,71 @@ MEM_MAP: Final = Syscall("mem.map", "show where a process's KV is", Pid, Map, "p
 MEM_SWAP: Final = Syscall("mem.swap", "show the swap space", Nothing, SwapInfo, "sys.read")
 MEM_SWAPON: Final = Syscall("mem.swapon", "swap KV to a folder on disk", SwapOn, SwapInfo, "sys.admin")
 MEM_SWAPOFF: Final = Syscall("mem.swapoff", "give up the swap space", Nothing, SwapInfo, "sys.admin")
+
+
+class Checkpoint(Struct, frozen=True, omit_defaults=True):
+    """Writes a process to a file, which goes on meanwhile; with `tree` its descendants as well."""
+
+    pid: int
+    path: str  # absolute
+    tree: bool = False
+
+
+class Checkpointed(Struct, frozen=True):
+    """What a checkpoint came to."""
+
+    path: str
+    pids: tuple[int, ...]
+    tokens: int
+    kv_tokens: int  # of these, the KV is in the file
+    bytes: int  # of the file
+    written: int  # that were new
+
+
+class Restore(Struct, frozen=True, omit_defaults=True):
+    """Makes processes of a checkpoint file. They get new PIDs and go on where they were.
+
+    With `reread`, a model of other weights reads the conversations again from their text.
+    """
+
+    path: str  # absolute
+    model: str = ""  # "": of the name in the file
+    reread: bool = False
+    detached: bool = False
+
+
+class Restored(Struct, frozen=True):
+    """One process that came out of a checkpoint."""
+
+    pid: int
+    former_pid: int
+    name: str
+    state: str
+    tokens: int
+    reused_tokens: int  # whose KV came from the file
+    recomputed_tokens: int  # that are computed again when it runs
+    note: str = ""
+
+
+class RestoredAll(Struct, frozen=True):
+    """All of them."""
+
+    created: float  # when the checkpoint was made
+    processes: tuple[Restored, ...]
+    note: str = ""
+
+
+class Hibernated(Struct, frozen=True):
+    """What `sys.hibernate` put on the disk; the daemon ends then."""
+
+    processes: int
+    images: int
+    tokens: int
+    bytes: int
+    recomputed_tokens: int  # of processes whose KV could not be kept
+    problems: tuple[str, ...] = ()
+
+
+PROC_CHECKPOINT: Final = Syscall("proc.checkpoint", "write a process to a file", Checkpoint, Checkpointed, "proc.read")
+PROC_RESTORE: Final = Syscall("proc.restore", "make processes of a file", Restore, RestoredAll, "proc.spawn")
+SYS_HIBERNATE: Final = Syscall("sys.hibernate", "put everything on the disk and stop", Nothing, Hibernated, "sys.admin")

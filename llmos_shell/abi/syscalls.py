@@ -13,6 +13,9 @@ from llmos_shell.abi.memory import MEM_STAT as MEM_STAT
 from llmos_shell.abi.memory import MEM_SWAP as MEM_SWAP
 from llmos_shell.abi.memory import MEM_SWAPOFF as MEM_SWAPOFF
 from llmos_shell.abi.memory import MEM_SWAPON as MEM_SWAPON
+from llmos_shell.abi.memory import PROC_CHECKPOINT as PROC_CHECKPOINT
+from llmos_shell.abi.memory import PROC_RESTORE as PROC_RESTORE
+from llmos_shell.abi.memory import SYS_HIBERNATE as SYS_HIBERNATE
 from llmos_shell.abi.memory import MemoryInfo as MemoryInfo
 from llmos_shell.abi.memory import PoolInfo as PoolInfo
 from llmos_shell.abi.syscall import Nothing as Nothing

@@ -176,6 +176,7 @@ class ModelInfo(Struct, frozen=True):
     longest_piece_bytes: int = 0  # of text one token can stand for, so that no text has fewer tokens; 0: not known
     chat_stop: tuple[str, ...] = ()  # stop strings that keep it from speaking for the user in a conversation
     description: str = ""
+    weights: str = ""  # fingerprint of the weights alone: tokens of equal ones mean the same
 
 
 class Ready(Struct, frozen=True, tag="ready"):

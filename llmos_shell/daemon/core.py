@@ -63,6 +63,7 @@ class Core:
         self.residency = Residency(self)
         self.syscalls = SyscallTable(self)
         self.stopping = asyncio.Event()
+        self.hibernating = False  # nobody runs any more
         self.closing = False  # nothing that ends now really ends: it comes back
         self.tokens_total = 0
         self._rate = (0.0, 0, 0.0)  # since when, tokens since, tokens per second before

@@ -6,6 +6,7 @@ worker agree, in order. Whom to take memory from: cached prefixes, then sleeping
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,7 @@ class Pager:
         self.context = min(info.context, self.ledger.quota * info.page_tokens)
         self.bound: dict[int, Process] = {}  # also those being exported
         self._expected: dict[int, tuple[int, bool]] = {}  # opened, not yet confirmed: tokens shared, from an image
+        self._snapshots: dict[str, asyncio.Future[str]] = {}  # by path: what went wrong
         self._next = 0
 
     # -- opening -------------------------------------------------------------------------------------------------------
@@ -264,6 +266,19 @@ class Pager:
                 self._core.counters.dropped += 1
                 self._core.counters.dropped_tokens += held
 
+    def snapshot(self, process: Process) -> asyncio.Future[str] | None:
+        """Has the worker write the process's KV to `process.leaving_to` and go on; None where it cannot.
+
+        The future tells what went wrong.
+        """
+        if process.seq is None or process.leaving or not self.info.can_export:
+            return None
+        path = process.leaving_to = self._core.swap.new_path(process)
+        future: asyncio.Future[str] = self._core.loop.create_future()
+        self._snapshots[path] = future
+        self._conductor.send(abi.Export(process.seq, path))
+        return future
+
     def drop(self, process: Process) -> None:
         """Forgets the KV of a process; its tokens are computed again when they are needed."""
         if process.resident and process.seq is not None:
@@ -273,6 +288,13 @@ class Pager:
 
     def exported(self, message: abi.Exported) -> None:
         """The image is there, or cannot be."""
+        snapshot = self._snapshots.pop(message.path, None)
+        if snapshot is not None:
+            if snapshot.done():
+                remove_file(message.path)
+            else:
+                snapshot.set_result(message.error)
+            return
         process = self.bound.get(message.seq)
         if process is None or not process.leaving:
             self.bound.pop(message.seq, None)
@@ -288,6 +310,7 @@ class Pager:
         counters.parked_bytes += message.bytes
         counters.costs.note(Path.EXPORT, message.bytes, message.seconds)
         self._core.swap.took(process, message.path, message.bytes, message.tokens)
+        self._core.save(process)
 
     def forget(self, process: Process, *, cache: bool) -> None:
         """A process has ended: its KV stays as a cached prefix, or goes."""
@@ -310,6 +333,10 @@ class Pager:
 
     def lost(self) -> None:
         """The worker has gone, and all that was in it."""
+        for future in self._snapshots.values():
+            if not future.done():
+                future.set_result("the worker ended")
+        self._snapshots.clear()
         for process in list(self.bound.values()):
             if process.leaving:  # the image is not there, or perhaps in part
                 remove_file(process.leaving_to)

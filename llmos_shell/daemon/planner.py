@@ -90,7 +90,7 @@ class Planner:
         """Decides now."""
         self._scheduled = False
         conductor, pager = self._conductor, self._conductor.workshop.pager
-        if pager is None:
+        if pager is None or self._core.hibernating:
             return
         now = self._planned_at = self._core.now()
         scheduler, scheduling = conductor.scheduler, self._core.scheduling

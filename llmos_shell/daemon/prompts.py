@@ -63,6 +63,12 @@ class Tokenizer:
         self._conductor.send(abi.Fence(number))
         self._fences[number] = then
 
+    async def settled(self) -> None:
+        """Waits until the worker has dealt with all that was sent before, or died."""
+        heard: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.fence(lambda: None if heard.done() else heard.set_result(None))
+        await heard
+
     async def for_process(self, process: Process) -> tuple[int, tuple[int, ...]]:
         """(tokens of its context to keep, tokens to append) so that its turns up to the last are in the context."""
         known = process.known if process.tokens and not _ended_by_stop_string(process) else 0

@@ -109,7 +109,7 @@ def from_record(record: Record, tokens: list[int], text: str) -> Process:
     )  # fmt: skip
     if process.alive and tokens:
         process.kv = KvState.DROPPED
-        process.known_computed = len(tokens)
+        process.known_computed = len(tokens) - (process.phase is Phase.READY)  # the last one sampled never had KV
         if len(tokens) == record.token_count:
             process.held = record.held
         if process.phase is Phase.READY:

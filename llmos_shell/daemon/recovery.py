@@ -27,7 +27,7 @@ def recover(core: Core) -> None:
         core.table.add(process)
         core.save(process)
         lifecycle.arm_timer(core, process)
-        _resume(core, process)
+        resume(core, process)
     if processes:
         core.events.info("journal", f"{len(processes)} processes came back")
 
@@ -47,14 +47,15 @@ def _restore(core: Core, saved: Saved) -> Process | None:
     if process.image and os.path.exists(process.image):
         on_disk = os.path.dirname(process.image) != paths.park_dir()
         core.swap.tiers.hold(process.pid, process.image_bytes, Place.DISK if on_disk else Place.RAM)
-        process.computed = len(process.tokens)
+        process.computed = process.known_computed
         process.kv = core.swap.state(process)
     else:
         process.image, process.image_bytes = "", 0
     return process
 
 
-def _resume(core: Core, process: Process) -> None:
+def resume(core: Core, process: Process) -> None:
+    """Has a process go on that was in the middle of a turn."""
     if process.phase is Phase.NEW:
         turns.begin(core, process).cancel()
     elif process.phase is Phase.READY:

@@ -6,13 +6,14 @@ else: it is verified before an engine sees it, so nothing here needs to be durab
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llmos_shell import paths
 from llmos_shell.abi.errors import Code, LlmosError
@@ -39,6 +40,7 @@ class Swap:
         self.tiers = Tiers(ram_limit, disk_limit)
         self.problem = ""  # why the disk took no more
         self._movers = ThreadPoolExecutor(MOVERS, "swap")
+        self._moves: set[asyncio.Task[Any]] = set()
         self._files = 0
 
     # -- what the pager asks -------------------------------------------------------------------------------------------
@@ -55,11 +57,10 @@ class Swap:
         return KvState.DROPPED if process.tokens else KvState.NONE
 
     def took(self, process: Process, path: str, size: int, tokens: int) -> None:
-        """A worker wrote its image into RAM."""
+        """Its image was written into RAM."""
         process.image, process.image_bytes, process.computed = path, size, tokens
         self.tiers.hold(process.pid, size)
         process.kv = KvState.PARKED
-        self._core.save(process)
         self.spill()
 
     def discard(self, process: Process) -> None:
@@ -80,7 +81,7 @@ class Swap:
         if not tiers.moving(pid):
             if not tiers.fetch(pid):
                 return False
-            self._core.spawn_task(self._fetch(process))
+            self._start(self._fetch(process))
         return True
 
     # -- the disk ------------------------------------------------------------------------------------------------------
@@ -92,7 +93,7 @@ class Swap:
         for pid in self.tiers.spill(process.pid for process in self._candidates() if self._pays(process)):
             process = self._core.table.find(pid)
             assert process is not None
-            self._core.spawn_task(self._move(process, self._disk_path(process)))
+            self._start(self._move(process, self._disk_path(process)))
 
     def set_up(self, folder: str, limit: int) -> None:
         """Swaps to this folder, up to so many bytes. Raises EACCES or the like when nothing can be written there."""
@@ -122,6 +123,7 @@ class Swap:
 
     async def save_all(self) -> tuple[int, list[str]]:
         """Puts every image in RAM on the disk for good, whatever the limit. Returns how many, and what went wrong."""
+        await asyncio.gather(*self._moves, return_exceptions=True)
         count, problems = 0, []
         for process in self._core.table.live_models():
             if process.image and self.tiers.place(process.pid) is Place.RAM and not self.tiers.moving(process.pid):
@@ -140,6 +142,11 @@ class Swap:
         self._movers.shutdown(wait=False, cancel_futures=True)
 
     # -- private -------------------------------------------------------------------------------------------------------
+
+    def _start(self, move: Coroutine[Any, Any, Any]) -> None:
+        task = self._core.spawn_task(move)
+        self._moves.add(task)
+        task.add_done_callback(self._moves.discard)
 
     async def _fetch(self, process: Process) -> None:
         await self._move(process, self.new_path(process))

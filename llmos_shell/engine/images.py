@@ -70,8 +70,11 @@ def write(path: str, header: Header, blob: bytes | memoryview, *, durable: bool 
     return len(head) + len(blob) + len(checksum)
 
 
-def read(path: str, fingerprint: str) -> Image:
-    """Reads and verifies an image. Raises ENOENT, EIO (damaged) or EINVAL (of another model or format)."""
+def read(path: str, fingerprint: str | None) -> Image:
+    """Reads and verifies an image. Raises ENOENT, EIO (damaged) or EINVAL (of another model or format).
+
+    Without a fingerprint an image of any model will do.
+    """
     try:
         with open(path, "rb", buffering=0) as file:
             data = memoryview(file.readall())
@@ -86,7 +89,7 @@ def read(path: str, fingerprint: str) -> Image:
     header, start = _parse(path, data)
     if len(data) != start + header.blob_bytes + _LENGTH.size:
         raise LlmosError(Code.EIO, f"{path} is damaged: {len(data)} bytes, {header.blob_bytes} of KV expected")
-    if header.fingerprint != fingerprint:
+    if fingerprint is not None and header.fingerprint != fingerprint:
         raise LlmosError(Code.EINVAL, f"{path} was made by another model or kernel")
     return Image(header, data[start : -_LENGTH.size])
 

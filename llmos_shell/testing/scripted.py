@@ -288,7 +288,8 @@ def _info(spec: Load) -> ModelInfo:
     longest = pages * page_tokens // (slots if layout == "split" else 1)
     context = min(longest, int(options.get("context", spec.context or longest)))
     return ModelInfo(
-        fingerprint=f"scripted:{options.get('reply')}:{options.get('end_after')}",
+        fingerprint=f"scripted:{options.get('reply')}:{options.get('end_after')}:{spec.kv_type}",
+        weights=f"scripted:{options.get('reply')}:{options.get('end_after')}",
         context=context,
         trained_context=longest,
         vocabulary=VOCABULARY,

@@ -9,7 +9,7 @@ from llmos_shell.abi import memory as abi
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.syscall import Nothing, Pid
 from llmos_shell.abi.types import KvState, State
-from llmos_shell.daemon import host, park
+from llmos_shell.daemon import hibernation, host, park
 from llmos_shell.daemon.conductor import Conductor
 from llmos_shell.daemon.core import Core
 from llmos_shell.daemon.memory.costs import Path
@@ -139,6 +139,35 @@ def _swap_info(core: Core, dropped: int = 0, tokens: int = 0) -> abi.SwapInfo:
     return abi.SwapInfo(swap.folder, tiers.disk_used, tiers.disk_limit, free, images, swap.problem, dropped, tokens)
 
 
+async def checkpoint(context: Context, args: abi.Checkpoint) -> abi.Checkpointed:
+    """A process to a file."""
+    from llmos_shell.daemon import checkpoint as images
+
+    _require_absolute(args.path)
+    return await images.checkpoint(context.core, args)
+
+
+async def restore(context: Context, args: abi.Restore) -> abi.RestoredAll:
+    """Processes of a file."""
+    from llmos_shell.daemon import checkpoint as images
+
+    _require_absolute(args.path)
+    return await images.restore(context.core, args, context.caller)
+
+
+def _require_absolute(path: str) -> None:
+    if not os.path.isabs(path):
+        raise LlmosError(Code.EINVAL, f"{path} is no absolute path")
+
+
+async def hibernate(context: Context, args: Nothing) -> abi.Hibernated:
+    """Everything to the disk; the daemon ends."""
+    core = context.core
+    done = await hibernation.hibernate(core)
+    core.loop.call_soon(core.stopping.set)
+    return done
+
+
 HANDLERS: dict[str, Handler] = {
     "mem.info": info,
     "mem.stat": stat,
@@ -146,4 +175,7 @@ HANDLERS: dict[str, Handler] = {
     "mem.swap": swap,
     "mem.swapon": swapon,
     "mem.swapoff": swapoff,
+    "proc.checkpoint": checkpoint,
+    "proc.restore": restore,
+    "sys.hibernate": hibernate,
 }

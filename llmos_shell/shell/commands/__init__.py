@@ -26,6 +26,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "ask": ("ask", "?"),
     "chat": ("chat",),
     "models": ("models", "load", "unload", "kernels", "tokenize"),
+    "checkpoints": ("checkpoint", "restore", "hibernate", "resume"),
     "memory": ("free", "vmstat", "pmap", "swapon", "swapoff"),
     "devices": ("devices",),
     "system": ("status", "dmesg", "daemon"),
