@@ -258,6 +258,8 @@ def end(core: Core, process: Process, reason: Reason, message: str = "") -> None
     process.exit = ExitInfo(process.pid, EXIT_CODES[reason], reason, message)
     process.output.pack()
     core.save(process)
+    if core.scheduling.tracer.on:
+        core.scheduling.tracer.process(process)
     level = "error" if reason in (Reason.ERROR, Reason.OOM) else "info"
     core.events.emit(level, "proc", f"{process.name}: ended ({reason}){': ' if message else ''}{message}", process.pid)
     for child in core.table.children(process.pid):

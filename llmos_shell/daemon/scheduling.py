@@ -233,7 +233,15 @@ class Scheduling:
 
     def _pause(self, group: Group, now: float) -> None:
         self._group_changed(group.name)
-        self._core.loop.call_later(group.paused_until - now + 0.001, self._group_changed, group.name)
+        self._core.loop.call_later(group.paused_until - now + 0.001, self._go_on, group)
+
+    def _go_on(self, group: Group) -> None:
+        """Ends a pause, unless late news of a step have prolonged it."""
+        now = self._core.now()
+        if group.paused(now):
+            self._core.loop.call_later(group.paused_until - now + 0.001, self._go_on, group)
+        else:
+            self._group_changed(group.name)
 
     # -- the turns of models -------------------------------------------------------------------------------------------
 

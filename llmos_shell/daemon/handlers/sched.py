@@ -29,6 +29,7 @@ async def set_policy(context: Context, args: abi.PolicyName) -> abi.SchedulerInf
     """Puts a policy in force for all models."""
     core = context.core
     core.scheduling.set_policy(args.policy, args.parameters)
+    await core.durable()
     settings = "".join(f" {name}={value:g}" for name, value in args.parameters.items())
     core.events.info("sched", f"policy {args.policy}{settings}", context.caller.pid)
     return await show(context, abi.Nothing())
@@ -37,6 +38,7 @@ async def set_policy(context: Context, args: abi.PolicyName) -> abi.SchedulerInf
 async def set_gang(context: Context, args: abi.Gang) -> abi.SchedulerInfo:
     """Whether models that share a device take turns."""
     context.core.scheduling.set_gang(args.mode)
+    await context.core.durable()
     return await show(context, abi.Nothing())
 
 
@@ -61,6 +63,7 @@ async def set_group(context: Context, args: abi.SetGroup) -> abi.GroupInfo:
     """A group's weight and limits."""
     core = context.core
     group = core.scheduling.set_group(args.name, args.changes, reset=args.reset)
+    await core.durable()
     core.events.info("sched", f"group {args.name} was set", context.caller.pid)
     members = [process for process in core.table.live_models() if process.group == group.name]
     return core.scheduling.describe(group, members)

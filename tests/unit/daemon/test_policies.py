@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,6 +20,12 @@ ENTITIES = st.builds(
     arrived=st.integers(1, 1000),
     foreground=st.booleans(),
     burst=st.sampled_from([0.0, 1.0]),
+    nice=st.integers(-20, 19),
+    slice=st.floats(0, 5),
+    last_wait=st.floats(0, 500),
+    deadline=st.sampled_from([50.0, 200.0, 300.0, math.inf]),
+    missed=st.booleans(),
+    favoured=st.booleans(),
 )
 
 
@@ -55,7 +63,9 @@ class TestEveryPolicy:
     def test_the_preempted_does_not_strike_back(self, name: str, waiting: Entity, running: Entity) -> None:
         policy, now = policy_named(name), 100.0
         if policy.should_preempt(waiting, running, now):
+            waiting.last_wait = now - waiting.enqueued
             running.enqueued = waiting.started = now
+            waiting.slice = 0.0
             assert not policy.should_preempt(running, waiting, now)
 
 
