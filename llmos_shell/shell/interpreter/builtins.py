@@ -120,7 +120,7 @@ def _eval(shell: Shell, words: list[str]) -> int:
 def _source(shell: Shell, words: list[str]) -> int:
     if len(words) < 2:
         return usage(shell, words, "wants a file")
-    from llmos_shell.shell.interpreter.stream import NoText, read_script
+    from llmos_shell.shell.interpreter.texts import NoText, read_script
 
     path = words[1] if "/" in words[1] else _on_path(shell, words[1])
     try:

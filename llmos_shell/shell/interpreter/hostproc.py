@@ -93,7 +93,7 @@ def start(
 
 
 def _is_binary(path: str) -> bool:
-    from llmos_shell.shell.interpreter.stream import NoText, decode_script
+    from llmos_shell.shell.interpreter.texts import NoText, decode_script
 
     try:
         with open(path, "rb") as file:

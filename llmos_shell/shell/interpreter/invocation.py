@@ -120,7 +120,8 @@ def run_file(path: str, arguments: Sequence[str], options: dict[str, bool]) -> i
 def run_stdin(arguments: Sequence[str], options: dict[str, bool]) -> int:
     """A script on standard input, of which its commands can read what follows them."""
     from llmos_shell.shell.interpreter.shell import Shell
-    from llmos_shell.shell.interpreter.stream import NoText, read_all, run_stream
+    from llmos_shell.shell.interpreter.standard_input import read_all, run_stream
+    from llmos_shell.shell.interpreter.texts import NoText
 
     try:
         if options.get("noexec"):
@@ -135,7 +136,7 @@ def run_stdin(arguments: Sequence[str], options: dict[str, bool]) -> int:
 
 def check_file(path: str) -> int:
     """`llmos -n FILE`."""
-    from llmos_shell.shell.interpreter.stream import NoText, read_script
+    from llmos_shell.shell.interpreter.texts import NoText, read_script
 
     try:
         text = read_script(path)

@@ -243,7 +243,7 @@ class Shell(Executor):
 
     def run_file(self, path: str, args: Sequence[str] = ()) -> int:
         """Executes a script file with these positional parameters."""
-        from llmos_shell.shell.interpreter.stream import NoText, read_script
+        from llmos_shell.shell.interpreter.texts import NoText, read_script
 
         try:
             text = read_script(path)

@@ -130,6 +130,12 @@ def test_standard_input_is_shared_with_the_commands(llmos: Any, tmp_path: Path) 
     assert llmos("-s", "a", "b", stdin="echo $2\n").stdout == "b\n"
     assert llmos(stdin="cat <<E | cat\n$((1 + \\\n1))\nE\nfoo\n").stdout == "2\n"
     assert llmos(stdin="\nfalse &&\nfoo\n\nbar").stderr == "llmos: stdin:5: bar: command not found\n"
+    here = "cat <<A <<-B; read x; echo $x\nno\nA\n\tyes $(echo b)\n\tB\nnext\n# no\n\necho end\n"
+    assert llmos(stdin=here).stdout == "yes b\nnext\nend\n"
+    words = "x='a\n\nb' y=(1\n2)\necho \"$x ${y[1]} $(\necho c\n)\"\nread z\nd\necho $z"
+    assert llmos(stdin=words).stdout == "a\n\nb 2 c\nd\n"
+    compound = "((1 +\n1)) && read x\ny\necho $x\nfor x in 1\ndo\nread y\ndone\nz\necho $y"
+    assert llmos(stdin=compound).stdout == "y\nz\n"
     long = "f() {\n" + "  : one\n" * 300 + "}\nf; echo done\nexit 3\n'"
     done = llmos(stdin=long)
     assert (done.returncode, done.stdout, done.stderr) == (3, "done\n", "")
