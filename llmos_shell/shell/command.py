@@ -17,6 +17,7 @@ from llmos_shell.shell.failures import Failures, Trouble
 
 if TYPE_CHECKING:
     from llmos_shell.ipc.client import Client
+    from llmos_shell.shell.handover import Handover
 
 
 SHOWN_CONTROLS = {
@@ -170,6 +171,7 @@ class Context:
         on_track: Callable[[int], None] | None = None,
         on_reach: Callable[[int, int], None] | None = None,
         place: str = "",
+        handover: Handover | None = None,
     ) -> None:
         self.shell = shell
         self.stdin = stdin
@@ -180,6 +182,7 @@ class Context:
         self.detached = detached  # set by `nohup`
         self._on_track = on_track
         self.on_reach = on_reach
+        self.handover = handover  # of a background job, whose output may have to outlive the shell
         self.place = place  # where in a script the command is, as the beginning of a message
 
     def derive(
@@ -201,6 +204,7 @@ class Context:
             on_track=self._on_track if on_track is None else on_track,
             on_reach=self.on_reach,
             place=self.place,
+            handover=self.handover,
         )
 
     @property

@@ -4,7 +4,7 @@ stand on.
 
 from __future__ import annotations
 
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -13,6 +13,7 @@ from llmos_shell.abi.errors import LlmosError
 from llmos_shell.abi.syscalls import PROC_KILL, PROC_SPAWN, PROC_WAIT, Kill, Output, Spawn, Spawned, Wait
 from llmos_shell.abi.types import ExitInfo, Limits, Message, Reason, Signal
 from llmos_shell.shell.command import ERROR_STATUSES, Args, Context, Option
+from llmos_shell.shell.handover import HandedOver, start_writer
 from llmos_shell.shell.limits import shell_limits
 from llmos_shell.shell.streaming import Followed, Progress, call_again, describe_exit, describe_prefill, follow_output
 
@@ -74,12 +75,16 @@ def print_text(
 
     With `json` the text has to be JSON as a whole, or the exit status says that it is not.
     """
+    handover = context.handover if context.background else None
     if context.detached and context.background and not context.is_terminal():
         return _print_from_elsewhere(context, pid, echo, command)
     pieces: list[str] = []  # without `json` only the last is of interest
 
     def take(item: Output) -> None:
-        context.show(item.text)
+        with handover.writing(item.offset + len(item.text)) if handover is not None else nullcontext():
+            context.show(item.text)
+            if handover is not None:
+                context.out.flush()
         if item.text:
             if not json:
                 pieces.clear()
@@ -88,7 +93,12 @@ def print_text(
     with ending_with_reader(context, pid):
         context.out.write(echo)
         context.out.flush()
-        followed = follow_with_progress(context, pid, take)
+        if handover is not None:
+            handover.needless() if context.is_terminal() else handover.begin(pid, context.out)
+        try:
+            followed = follow_with_progress(context, pid, take)
+        except HandedOver:
+            return 0
         end_line(context, pieces[-1] if pieces else echo, lines=lines)
     return exit_status(context, followed, command) or (check_json(context, command, pieces, followed) if json else 0)
 
@@ -117,18 +127,11 @@ def check_json(context: Context, command: str, pieces: Sequence[str], followed: 
 
 def _print_from_elsewhere(context: Context, pid: int, echo: str, command: str) -> int:
     """Has a program of its own write the text, because this shell may be gone before the process is."""
-    import subprocess
-    import sys
-
     context.out.write(echo)
     context.out.flush()
-    writer = subprocess.Popen(
-        [sys.executable, "-P", "-m", "llmos_shell", "log", "--follow", "--answers", str(pid)],
-        stdin=subprocess.DEVNULL,
-        stdout=context.out.fileno(),
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    if context.handover is not None:
+        context.handover.needless()
+    writer = start_writer(pid, context.out.fileno())
     exit: ExitInfo = call_again(context, PROC_WAIT, Wait(pid))
     writer.wait()
     return exit_status(context, Followed(0, exit, None, False), command)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.syscalls import PROC_DETACH, Pid
 from llmos_shell.shell.command import ERROR_STATUSES, Args, Command, Context, Example, Operand, Option
+from llmos_shell.shell.handover import Handover
 from llmos_shell.shell.interpreter import bridge
 from llmos_shell.shell.interpreter.control import StopRequested, WaitInterrupted
 from llmos_shell.shell.interpreter.jobs import Job, Jobs, ModelMember, ThreadMember
@@ -135,6 +136,8 @@ def _followed(shell: Shell, member: Any) -> Any:
     follower = shell.subshell(background=True)
     follower.background = True
     thread = ThreadMember(lambda _: bridge.follow(follower, member), f"bg {member.pid}")
+    thread.handover = Handover()
+    thread.handover.needless()
     thread.track(member.pid)
     thread.start()
     return thread
@@ -215,11 +218,26 @@ def _disown(context: Context, args: Args) -> int:
     shell = _shell(context)
     jobs = list(shell.jobs()) if args.all else _select(context, args.JOB or ["%+"])
     for job in jobs:
+        threads = [each for each in job.members if isinstance(each, ThreadMember) and each.status is None]
+        if not all(each.pids and each.handover is not None and each.handover.possible() for each in threads):
+            text = f"{job.text}: is run by this shell, and would end with it"
+            raise LlmosError(Code.EINVAL, text, hint="put it into a script, and run `nohup llmos SCRIPT &`")
         for pid in job.pids:
-            context.client.call(PROC_DETACH, Pid(pid))
-            shell.session().disown(pid)
+            _detach(context, shell, pid)
+        for thread in threads:
+            if thread.handover is not None:
+                thread.handover.take()
         shell.jobs().remove(job)
     return 0
+
+
+def _detach(context: Context, shell: Shell, pid: int) -> None:
+    try:
+        context.client.call(PROC_DETACH, Pid(pid))
+    except LlmosError as error:
+        if error.code is not Code.ESRCH:  # it has ended
+            raise
+    shell.session().disown(pid)
 
 
 _JOBS = Operand("JOB", _SPEC, "job", required=False, many=True)
@@ -298,8 +316,15 @@ COMMANDS = (
         family="shell",
         options=(Option(("-a", "--all"), "all of them"),),
         operands=(_JOBS,),
-        description="They leave the list of jobs; `ps` still shows those that are model processes.",
-        examples=(Example("disown %1", "job 1", before="sleep 1 &"),),
+        description=(
+            "They leave the list of jobs; `ps` still shows those that are model processes. What a background `run` or "
+            "`ask` writes to a file or a pipe goes on being written, by a program of its own. What only the shell "
+            "itself could go on with (a loop, a group, `-o json`) is refused."
+        ),
+        examples=(
+            Example("disown %1", "job 1", before="sleep 1 &"),
+            Example('run -n 50 "a story" > story.txt & disown', "the file is finished, come what may"),
+        ),
         see_also=("nohup", "jobs", "attach"),
     ),
 )

@@ -83,7 +83,7 @@ def _log(context: Context, args: Args) -> int:
                 continue
             turns = transcript.turns[-args.turns :] if args.turns else transcript.turns
             if args.answers:
-                text = context.clean("".join(turn.text for turn in turns if turn.role in GENERATED))
+                text = context.clean("".join(turn.text for turn in turns if turn.role in GENERATED)[args["from"] :])
             else:
                 text = render_transcript(turns, style_of(context), context.clean)
             context.out.write(text)
@@ -161,6 +161,7 @@ COMMANDS = (
             Option(("-f", "--follow"), "go on with what is still to come"),
             Option(("-n", "--turns"), "only the newest N turns", "N", "count"),
             Option(("-a", "--answers"), "only what the model said, as it is"),
+            Option(("--from",), "leave out the first N characters of what it said (with --answers)", "N", "count", 0),
             Option(("--json",), "as JSON, with tokens and reasons"),
         ),
         operands=(Operand("PID", "processes, or jobs such as %1", "pid", many=True),),

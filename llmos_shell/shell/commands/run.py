@@ -70,6 +70,8 @@ def check_options(args: Args) -> None:
 
 def answer(context: Context, args: Args, request: Spawn, command: str, echo: str = "", *, lines: bool = False) -> int:
     """Starts the process and prints what it says, in the form that was asked for; its exit status."""
+    if context.handover is not None and ((args.best_of or 1) > 1 or args.output != "text"):
+        context.handover.impossible()
     if (args.best_of or 1) > 1:
         return _print_best(context, args, request, command, echo, lines=lines)
     pid = spawn(context, request).pid

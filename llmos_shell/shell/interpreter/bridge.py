@@ -102,6 +102,7 @@ def run_llmos(shell: Shell, words: list[str]) -> int:
         on_track=tracked.add,
         on_reach=tracked.reach,
         place=shell.place(),
+        handover=shell.member.handover if shell.member is not None else None,
     )
     status = _invoke(shell, command, words, context, tracked)
     try:

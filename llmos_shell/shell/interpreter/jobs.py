@@ -11,9 +11,13 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from llmos_shell.lang.ast import Command
 from llmos_shell.shell.interpreter.hostproc import describe_signal, exit_status
+
+if TYPE_CHECKING:
+    from llmos_shell.shell.handover import Handover
 
 ModelSignaller = Callable[[int, str], None]
 """Sends a signal, by name without SIG, to a model process."""
@@ -93,6 +97,7 @@ class ThreadMember(Member):
         self._lock = threading.Lock()
         self.pids: list[int] = []  # model processes it announced
         self.settled = threading.Event()  # announced a process, or ended
+        self.handover: Handover | None = None  # where it is one command, whose output others can go on writing
         self._thread = threading.Thread(target=self._main, name=f"shell: {name}", daemon=True)
         self._native = 0
 

@@ -261,6 +261,10 @@ class _Element:
             if self._words and not self._shell.is_in_process(self._words[0]):
                 return self._start_host(node, self._words)
         member = ThreadMember(self._run, type(node).__name__)
+        if self._words and self._words[0] in STARTS_PROCESSES and self._words[0] not in self._shell.functions:
+            from llmos_shell.shell.handover import Handover
+
+            member.handover = Handover()
         member.start()
         return member
 

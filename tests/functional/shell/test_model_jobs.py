@@ -160,6 +160,39 @@ def test_disowned_processes_stay(shell, client):
     assert [each.session for each in processes(client) if each.exit is None] == [0]
 
 
+@pytest.mark.parametrize(
+    "line", ["run -m slow hello > out", "run -m slow hello | cat > out", "nice run -m slow hello > out"]
+)
+def test_disowned_output_is_written_to_its_end(shell, client, tmp_path, line):
+    run(shell, f"{line} &")
+    process = wait_for(client, State.RUNNING)
+    retry_until(lambda: len((tmp_path / "out").read_text()) > len("hello"))
+    run(shell, "disown")
+    shell.sendline("exit")
+    shell.expect(pexpect.EOF)
+    retry_until(lambda: wait_for_end(client, process.pid))
+    retry_until(lambda: (tmp_path / "out").read_text() == "hello" + text_of(client, process.pid))
+
+
+@pytest.mark.parametrize(
+    "line", ["{ run -m endless a; run b; } > out", "run -o json -m endless a > out", "while :; do :; done"]
+)
+def test_what_the_shell_itself_runs_cannot_be_disowned(shell, client, line):
+    run(shell, f"{line} &")
+    output = run(shell, "disown; echo $?")
+    assert "is run by this shell, and would end with it" in output and output.endswith("1")
+    assert "Running" in run(shell, "jobs")
+    run(shell, "kill %1")
+
+
+def test_disowned_right_away(shell, client, tmp_path):
+    run(shell, "run -m slow hello > out & disown")
+    process = wait_for(client, State.RUNNING)
+    shell.close(force=True)
+    retry_until(lambda: wait_for_end(client, process.pid))
+    retry_until(lambda: (tmp_path / "out").read_text() == "hello" + text_of(client, process.pid))
+
+
 def test_nohup_output_outlives_the_terminal(shell, client, tmp_path):
     run(shell, "nohup run -m slow hello > out &")
     process = wait_for(client, State.RUNNING)
