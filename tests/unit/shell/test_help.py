@@ -148,6 +148,14 @@ def test_more_words_narrow_the_search() -> None:
     assert search(["process", "xyzzy"]) == search(["process"])
 
 
+def test_every_environment_variable_is_documented() -> None:
+    found = set()
+    for source in (*ROOT.glob("llmos_shell/**/*.py"), *ROOT.glob("kernels/**/*.py")):
+        found |= set(re.findall(r"\bLLMOS_[A-Z_]*[A-Z]\b", source.read_text()))
+    pages = topics.load("configuration").text + " ".join(name for each in all_manuals() for name, _ in each.environment)
+    assert {name for name in found if name not in pages} == set()
+
+
 # -- documents ---
 
 
