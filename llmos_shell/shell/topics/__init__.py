@@ -26,6 +26,7 @@ NAMES = (
     "signals",
     "exit-statuses",
     "models",
+    "models-in-the-shell",
     "memory",
     "scheduling",
     "configuration",
