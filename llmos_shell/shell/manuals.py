@@ -75,10 +75,11 @@ _ENDINGS = ("ations", "ation", "ings", "ing", "ies", "ers", "ed", "es", "er", "s
 
 def search(words: Sequence[str]) -> list[Hit]:
     """What has to do with the words, best first: all that matches every word; nothing such, what matches the most."""
-    patterns = [_pattern(word) for word in words if word.strip()]
+    words = [word for word in words if word.strip()]
+    patterns = [_pattern(word) for word in words]
     found: list[tuple[int, Hit]] = []
     for kind, name, summary, fields in _entries():
-        scores = [_score(pattern, word, name, fields) for pattern, word in zip(patterns, words, strict=False)]
+        scores = [_score(pattern, word, name, fields) for pattern, word in zip(patterns, words, strict=True)]
         matched = sum(score > 0 for score in scores)
         if matched:
             found.append((matched, Hit(name, kind, summary, sum(scores))))

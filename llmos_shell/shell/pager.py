@@ -9,6 +9,8 @@ from llmos_shell.shell.command import Context
 _LESS = "less -Ri"
 """`-R` shows colours; `-i` searches without regard to case unless capitals are typed."""
 
+_CANNOT_RUN = (126, 127)
+
 
 def show(context: Context, text: str) -> None:
     """Shows a text page by page, where there are a terminal and a pager; else writes it as it is."""
@@ -24,7 +26,9 @@ def show(context: Context, text: str) -> None:
     with tempfile.NamedTemporaryFile("w", prefix="llmos-", encoding="utf-8", errors="replace") as file:
         file.write(text)
         file.flush()
-        context.shell.run_host(["sh", "-c", f"{pager} < {quote(file.name)}"], context)
+        status = context.shell.run_host(["sh", "-c", f"{pager} < {quote(file.name)}"], context)
+    if status in _CANNOT_RUN:
+        context.out.write(text)
 
 
 def _pager(context: Context) -> str | None:
