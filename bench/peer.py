@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import urllib.parse
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -44,6 +45,15 @@ class LlamaServer:
         if failures:
             raise RuntimeError(f"{len(failures)} of {len(prompts)} requests failed: {failures[0]}")
         return seconds
+
+    def stream(self, prompt: str, tokens: int, note: Callable[[], None]) -> None:
+        """Generates for one prompt, and calls `note` whenever a piece of text comes."""
+        body = {"prompt": prompt, "n_predict": tokens, "temperature": 0, "ignore_eos": True, "stream": True}
+        connection = http.client.HTTPConnection(self._address, timeout=600)
+        connection.request("POST", "/completion", json.dumps(body), {"Content-Type": "application/json"})
+        for line in connection.getresponse():
+            if line.startswith(b"data: "):
+                note()
 
     def close(self) -> None:
         """Stops it."""

@@ -52,8 +52,8 @@ class Batch:
             else:
                 positions += range(position, position + count)
                 slots += [chunk.slot] * count
-                outputs += [0] * (count - 1)
-                outputs.append(chunk.logits)
+                outputs += [0] * (count - chunk.logits)
+                outputs += [1] * chunk.logits
         size = len(tokens)
         self._token[:size] = tokens
         self._position[:size] = positions

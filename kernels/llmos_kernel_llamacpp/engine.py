@@ -96,10 +96,14 @@ class LlamaEngine:
             threads=threads,
             has_chat_template=self._template is not None,
             can_constrain=True,
+            most_guesses=loading.MOST_GUESSES if self._can_guess(spec) else 0,
             longest_piece_bytes=self._vocabulary.longest_piece(),
             description=_description(model),
             weights=f"gguf:{loading.weights_digest(spec.path)}",
         )
+
+    def _can_guess(self, spec: Load) -> bool:
+        return self._cuttable and not self._deterministic and planning.options_of(spec).speculation
 
     def tokenize(self, text: str, special: bool) -> list[int]:
         """Token ids of text."""
@@ -123,10 +127,10 @@ class LlamaEngine:
             return self._plain_step(chunks)
         order = sorted(range(len(chunks)), key=lambda index: chunks[index].slot)
         logits = self._plain_step([chunks[index] for index in order])
-        wanted = [index for index in order if chunks[index].logits]
-        if all(left < right for left, right in pairwise(wanted)):
+        wanted = [index for index in order for _ in range(chunks[index].logits)]
+        if all(left <= right for left, right in pairwise(wanted)):
             return logits
-        return logits[np.argsort(wanted)]
+        return logits[np.argsort(wanted, kind="stable")]
 
     def _plain_step(self, chunks: Sequence[Chunk]) -> npt.NDArray[np.float32]:
         rows = self._batch.fill(chunks)

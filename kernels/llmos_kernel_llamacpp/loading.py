@@ -20,6 +20,7 @@ from llmos_shell.engine.threads import default_threads
 
 PAGE_TOKENS = 16
 MOST_SCORE_BYTES = 256 << 20
+MOST_GUESSES = 16
 SMALL_WEIGHTS_BYTES = 64 << 20
 
 UNIFORM_FILE_TYPES = {0, 1, 7, 32}  # all f32; mostly f16, Q8_0, bf16: and the file says so, it is not a guess
@@ -62,7 +63,7 @@ def new_context(model: Any, spec: Load, plan: KvPlan, threads: int) -> tuple[Any
     params.n_batch = max(batch, plan.slots)
     params.n_ubatch = min(options.n_ubatch, params.n_batch)
     params.n_seq_max = plan.slots
-    params.n_outputs_max = plan.slots
+    params.n_outputs_max = plan.slots + MOST_GUESSES
     if options_of(spec).deterministic:
         params.n_batch = max(params.n_batch, plan.slots + LEAST_ROWS, MOST_ROWS)
         params.n_ubatch = max(params.n_ubatch, plan.slots + LEAST_ROWS, MOST_ROWS)

@@ -7,6 +7,8 @@ Options (of `Load.options`, from `models.toml`):
 - `flash_attention`: 1, 0, or -1 for llama.cpp's own choice; left out: see `loading.flash_attention`
 - `mmap`: false reads the weights into memory of the worker's own
 - `repack`: false leaves weights in the layout of the file, where llama.cpp would rearrange some types for its products
+- `speculation`: true guesses tokens from the context (`engine.speculation`) while that is measured to pay. A step of
+  several rows differs from one of a single row in the last bits, so two runs may then differ where tokens are tied
 - `deterministic`: true makes what a sequence generates independent, bit for bit, of what else runs, of threads, of
   parking, forks and replays (on a CPU; `engine` has the size of what is thereby avoided). Implies the layout `split`,
   flash attention and no `repack`; not for models with recurrent state. Prompts take 1.1 to 1.9 times as long. So does
@@ -46,6 +48,7 @@ class Options(Struct, frozen=True):
     flash_attention: Literal[-1, 0, 1] | None = None
     mmap: bool = True
     repack: bool | None = None  # None: unless `deterministic`
+    speculation: bool = False
     deterministic: bool = False
 
 

@@ -27,7 +27,7 @@ class Chunk(Struct, frozen=True):
     slot: int
     position: int
     tokens: Sequence[int]
-    logits: bool  # whether the logits after the last token are wanted
+    logits: int  # of how many of its last tokens the logits are wanted
 
 
 class Usage(Struct, frozen=True):
@@ -76,8 +76,9 @@ class Engine(Protocol):
     def step(self, chunks: Sequence[Chunk]) -> npt.NDArray[np.float32]:
         """Computes all chunks in one batch (at most `info.max_batch` tokens).
 
-        Returns logits of shape [number of chunks with `logits`, vocabulary], in the order of the chunks, valid until
-        the next call. Raises ENOMEM when the pool has no room (nothing changed), EIO when the engine failed.
+        Returns logits of shape [sum of `logits` over the chunks, vocabulary], in the order of the chunks, valid until
+        the next call; more than one of a chunk is asked for within `info.most_guesses` only. Raises ENOMEM when the
+        pool has no room (nothing changed), EIO when the engine failed.
         """
 
     def copy(self, source: int, target: int, tokens: int) -> None:

@@ -350,6 +350,8 @@ class WorkerInfo(Struct, frozen=True):
     restarts: int
     step_seconds: float = 0.0  # spent in steps
     engine_seconds: float = 0.0  # of these, inside the engine
+    guessed_tokens: int = 0  # by speculation
+    right_tokens: int = 0  # of these, those that were generated
 
 
 class SystemStatus(Struct, frozen=True):

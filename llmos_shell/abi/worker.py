@@ -172,6 +172,7 @@ class ModelInfo(Struct, frozen=True):
     can_fork: bool = True
     can_export: bool = True
     can_constrain: bool = False
+    most_guesses: int = 0  # logits a step can give beyond one per sequence, of an engine that can truncate
     has_gradients: bool = False
     longest_piece_bytes: int = 0  # of text one token can stand for, so that no text has fewer tokens; 0: not known
     chat_stop: tuple[str, ...] = ()  # stop strings that keep it from speaking for the user in a conversation
@@ -285,6 +286,8 @@ class Stats(Struct, frozen=True, tag="stats"):
     engine_seconds: float  # of these, inside the engine
     rss: int
     threads: int
+    guessed_tokens: int = 0  # by speculation
+    right_tokens: int = 0  # of these, those that were generated
 
 
 ToWorker = Load | Tokenize | Fence | Open | Feed | Run | Export | Free | Truncate | Close

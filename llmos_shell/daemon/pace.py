@@ -22,7 +22,10 @@ UNREAD_HOLD_SECONDS = 0.05
 FIRST_BUDGET = 128
 """Prompt tokens per step while nothing is known of the model's speed."""
 
-MIN_BUDGET = 16
+MIN_BUDGET = 8
+LEAST_SAMPLE = 16
+"""Prompt tokens below which a step says nothing of the speed of large ones."""
+
 SMOOTHING = 0.3
 MARGIN = 1.3
 """A budget that differs from the one in force by less is not worth a message."""
@@ -44,7 +47,7 @@ class Pace:
             size = decoded.bit_length()
             self._decode[size] = _smooth(self._decode.get(size, 0.0), seconds)
         elif not decoded:
-            if prefilled >= MIN_BUDGET:
+            if prefilled >= LEAST_SAMPLE:
                 self._alone = _smooth(self._alone, prefilled / seconds)
         elif (usual := self._usual(decoded)) > 0.0:
             added = max(seconds - usual, seconds / 8)

@@ -140,6 +140,7 @@ class Workshop:
             self._link.pid, self._entry.name, self._entry.kernel, self.started, stats.steps if stats else 0,
             stats.rss if stats else 0, stats.threads if stats else self.info.threads, self._rate[2] if fresh else 0.0,
             self.restarts, stats.step_seconds if stats else 0.0, stats.engine_seconds if stats else 0.0,
+            stats.guessed_tokens if stats else 0, stats.right_tokens if stats else 0,
         )  # fmt: skip
 
     def _lost(self, how: str) -> None:

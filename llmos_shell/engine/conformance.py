@@ -116,6 +116,22 @@ class EngineConformance:
             self._same(logits[0], expected[0])
             self._same(logits[1], expected[1])
 
+    def test_logits_of_several_positions(self) -> None:
+        """Within `most_guesses` a chunk may want the logits of several tokens; what is cut off leaves no trace."""
+        with self._engine() as engine:
+            if not engine.info.most_guesses:
+                return
+            first, second = self._prompt(engine, 1), self._prompt(engine, 2)
+            expected = [self._fresh_logits(engine, first[:length]) for length in (14, 15, 16)]
+            other = self._fresh_logits(engine, second)
+            engine.step([Chunk(0, 0, first[:13], 0), Chunk(1, 0, second[:15], 0)])
+            logits = engine.step([Chunk(1, 15, second[15:], 1), Chunk(0, 13, first[13:], 3)]).copy()
+            assert logits.shape == (4, engine.info.vocabulary)
+            for row, values in zip(logits, (other, *expected), strict=True):
+                self._same(row, values)
+            engine.truncate(0, 14)
+            self._same(engine.step([Chunk(0, 14, first[14:15], 1)])[0], expected[1])
+
     def test_a_batch_may_be_full(self) -> None:
         """`max_batch` tokens in one step."""
         with self._engine() as engine:

@@ -20,6 +20,7 @@ from llmos_shell.abi.engine import Chunk, Engine
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.types import Reason
 from llmos_shell.engine.sequence import Sequence
+from llmos_shell.engine.speculation import Speculation
 from llmos_shell.engine.table import Table, failed
 from llmos_shell.engine.threads import Governor
 
@@ -27,12 +28,15 @@ from llmos_shell.engine.threads import Governor
 class Loop:
     """All sequences of one worker."""
 
-    def __init__(self, engine: Engine, governor: Governor | None = None) -> None:
+    def __init__(
+        self, engine: Engine, governor: Governor | None = None, speculation: Speculation | None = None
+    ) -> None:
         self._engine = engine
         self._info = engine.info
         self._is_end = engine.is_end
         self._table = Table(engine)
         self._governor = governor
+        self.speculation = speculation or Speculation()
         self._blocked = False  # nothing can run before the next message
         self.steps = 0
         self.decoded_tokens = 0
@@ -69,11 +73,11 @@ class Loop:
             self._blocked = True
             return []
         failures: list[abi.ToDaemon] = []
-        rows, prefilled = self._digest(sequences, chunks, logits, finished, failures)
+        rows, prefilled, right = self._digest(sequences, chunks, logits, finished, failures)
         if finished or failures:
             self._table.changed()
         seconds = time.perf_counter() - begun
-        self._account(chunks, prefilled, seconds, engine_seconds)
+        self._account(chunks, prefilled, right, seconds, engine_seconds)
         step = abi.Step(tuple(rows), tuple(prefilled), tuple(finished), seconds, tuple(pressure))
         return [step, *failures]
 
@@ -105,6 +109,8 @@ class Loop:
                 prompts.append(sequence)
         if prompts:
             self._plan_prefill(prompts, decodes, min(room, self._table.budget))
+        elif self._info.most_guesses and self.speculation.wanted(len(decodes)):
+            decodes = self._with_guesses(decodes, min(room, self._info.most_guesses))
         return decodes, finished, pressure
 
     def _plan_prefill(self, prompts: list[Sequence], batch: list[tuple[Sequence, Chunk]], room: int) -> None:
@@ -117,6 +123,19 @@ class Loop:
                 return
             batch.append((sequence, Chunk(sequence.slot, kv, tokens[kv : kv + count], kv + count == size)))
             room -= count
+
+    def _with_guesses(self, decodes: list[tuple[Sequence, Chunk]], room: int) -> list[tuple[Sequence, Chunk]]:
+        """The same, where tokens can be guessed with these behind the one to decode."""
+        batch: list[tuple[Sequence, Chunk]] = []
+        for sequence, chunk in decodes:
+            tokens = sequence.tokens
+            most = min(room, min(sequence.limit, sequence.most) - len(tokens) - 1)
+            guess = sequence.lookup.guess(tokens, most) if most > 0 else []
+            if guess:
+                room -= len(guess)
+                chunk = Chunk(chunk.slot, chunk.position, [*chunk.tokens, *guess], 1 + len(guess))
+            batch.append((sequence, chunk))
+        return batch
 
     def _press(self, sequence: Sequence, pressure: list[int]) -> None:
         if not sequence.pressed:
@@ -152,49 +171,91 @@ class Loop:
         logits: npt.NDArray[np.float32] | None,
         finished: list[abi.Finished],
         failures: list[abi.ToDaemon],
-    ) -> tuple[list[abi.Row], list[abi.Prefilled]]:
-        """Samples from the logits and moves every sequence on."""
+    ) -> tuple[list[abi.Row], list[abi.Prefilled], int]:
+        """Samples from the logits and moves every sequence on; also returns how many guessed tokens were right."""
         prefilled: list[abi.Prefilled] = []
-        sampled: list[Sequence] = []
+        sampled: list[tuple[Sequence, Chunk]] = []
         for sequence, chunk in zip(sequences, chunks, strict=True):
             count = len(chunk.tokens)
             sequence.kv += count
             if sequence.prompting:
                 prefilled.append(abi.Prefilled(sequence.seq, count, sequence.kv, len(sequence.tokens)))
             if chunk.logits:
-                sampled.append(sequence)
+                sampled.append((sequence, chunk))
         rows: list[abi.Row] = []
         if not sampled or logits is None:
-            return rows, prefilled
+            return rows, prefilled, 0
         likeliest = self._likeliest(sampled, logits)
-        is_end = self._is_end
-        for index, sequence in enumerate(sampled):
+        first = right = 0
+        for sequence, chunk in sampled:
             try:
-                logprob = None
-                token = likeliest[index]
-                if token is None:
-                    token, logprob = sequence.choose(logits[index])
-                if token < 0 or (is_end(token) and not sequence.sampling.ignore_eos):
-                    finished.append(abi.Finished(sequence.seq, Reason.EOS, sequence.finish()))
-                    continue
-                text, reason = sequence.accept(token)
+                if chunk.logits == 1:
+                    self._take(sequence, likeliest[first], logits[first], rows, finished)
+                else:
+                    right += self._take_guessed(sequence, chunk, likeliest[first:], logits[first:], rows, finished)
             except Exception as error:
                 failures.append(failed(sequence, error))
-                continue
-            rows.append(abi.Row(sequence.seq, token, text, logprob, sequence.text.held))
-            if reason is not None:
-                finished.append(abi.Finished(sequence.seq, reason, sequence.finish()))
-        return rows, prefilled
+            first += chunk.logits
+        return rows, prefilled, right
 
-    def _likeliest(self, sampled: list[Sequence], logits: npt.NDArray[np.float32]) -> list[int | None]:
-        """The token of each sequence that samples greedily without further conditions; None for the others."""
-        plain = [index for index, sequence in enumerate(sampled) if sequence.greedy]
+    def _take(
+        self,
+        sequence: Sequence,
+        token: int | None,
+        logits: npt.NDArray[np.float32],
+        rows: list[abi.Row],
+        finished: list[abi.Finished],
+    ) -> int:
+        """Samples (unless the token is known already) and appends one token; returns it, -1 when the turn is over."""
+        logprob = None
+        if token is None:
+            token, logprob = sequence.choose(logits)
+        if token < 0 or (self._is_end(token) and not sequence.sampling.ignore_eos):
+            finished.append(abi.Finished(sequence.seq, Reason.EOS, sequence.finish()))
+            return -1
+        text, reason = sequence.accept(token)
+        rows.append(abi.Row(sequence.seq, token, text, logprob, sequence.text.held))
+        if reason is None:
+            return token
+        finished.append(abi.Finished(sequence.seq, reason, sequence.finish()))
+        return -1
+
+    def _take_guessed(
+        self,
+        sequence: Sequence,
+        chunk: Chunk,
+        likeliest: list[int | None],
+        logits: npt.NDArray[np.float32],
+        rows: list[abi.Row],
+        finished: list[abi.Finished],
+    ) -> int:
+        """Samples at every position as long as the guesses agree; the KV of wrong ones goes. Returns the right ones."""
+        guess = chunk.tokens[1:]
+        right = 0
+        try:
+            while (token := self._take(sequence, likeliest[right], logits[right], rows, finished)) >= 0:
+                if right == len(guess) or token != guess[right]:
+                    break
+                right += 1
+        finally:
+            self._table.cut_kv(sequence, chunk.position + 1 + right)
+        sequence.lookup.judge(len(guess), right)
+        return right
+
+    def _likeliest(self, sampled: list[tuple[Sequence, Chunk]], logits: npt.NDArray[np.float32]) -> list[int | None]:
+        """The token of each row of a sequence that samples greedily without further conditions; None for the others."""
+        plain: list[int] = []
+        first = 0
+        for sequence, chunk in sampled:
+            if sequence.greedy:
+                plain += range(first, first + chunk.logits)
+            first += chunk.logits
+        tokens: list[int | None] = [None] * first
         if not plain:
-            return [None] * len(sampled)
-        everyone = len(plain) == len(sampled)
+            return tokens
+        everyone = len(plain) == first
         chosen = logits.argmax(axis=1) if everyone else np.array([logits[index].argmax() for index in plain])
         values = logits[plain, chosen]
-        tokens: list[int | None] = [None] * len(sampled)
         for index, token in zip(plain, chosen.tolist(), strict=True):
             tokens[index] = token
         if not np.isfinite(values).all():  # `choose` says what is wrong with them
@@ -204,16 +265,21 @@ class Loop:
         return tokens
 
     def _account(
-        self, chunks: list[Chunk], prefilled: list[abi.Prefilled], seconds: float, engine_seconds: float
+        self, chunks: list[Chunk], prefilled: list[abi.Prefilled], right: int, seconds: float, engine_seconds: float
     ) -> None:
         if not chunks:
             return
         total = sum(len(chunk.tokens) for chunk in chunks)
         prompt = sum(part.tokens for part in prefilled)
+        guessed = sum(max(0, chunk.logits - 1) for chunk in chunks)
         self.steps += 1
         self.prefilled_tokens += prompt
-        self.decoded_tokens += total - prompt
+        self.decoded_tokens += total - prompt - guessed + right
         self.step_seconds += seconds
         self.engine_seconds += engine_seconds
         if self._governor is not None:
             self._governor.record(total, engine_seconds, seconds - engine_seconds)
+        if guessed:
+            self.speculation.note(len(chunks), guessed, right, seconds)
+        elif not prompt:
+            self.speculation.note_plain(len(chunks), seconds)

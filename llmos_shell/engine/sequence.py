@@ -15,6 +15,7 @@ from llmos_shell.abi.engine import Constraint, Engine
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.types import Reason, Sampling, TokenLogprob
 from llmos_shell.engine import sampling as sampler
+from llmos_shell.engine.speculation import Lookup
 from llmos_shell.engine.text import TextStream
 
 
@@ -60,6 +61,7 @@ class Sequence:
         "idle",
         "kv",
         "limit",
+        "lookup",
         "most",
         "penalises",
         "pressed",
@@ -83,6 +85,7 @@ class Sequence:
         self.limit = 0  # of the grant in force
         self.pressed = False  # the daemon was told that it stands at its limit
         self.starved = False  # the pool had no room for it
+        self.lookup = Lookup()
         self.prompting = True  # no token was sampled yet since `Open` or `Feed`
         self.ended: Reason | None = None  # the turn is over, but that was not yet said
         self.constraint: Constraint | None = None

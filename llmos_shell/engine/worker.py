@@ -148,6 +148,8 @@ class _Stats:
                 loop.engine_seconds,
                 _resident_bytes(),
                 loop.threads,
+                loop.speculation.guessed,
+                loop.speculation.right,
             )
         )
 

@@ -14,6 +14,7 @@ of `Load` of the same name):
     context         longest sequence, in tokens (what the pool, or in the split layout a slot, can hold)
     layout          `shared` (copies share cells; default) or `split`
     max_batch       most tokens per step (512)
+    most_guesses    logits beyond one per chunk (0)
     reply           this text, then the end of the turn, is what follows the last `>` of the context
     end_after       n ≥ 1: the turn ends after n tokens since the last `>` of the context (since BOS where there is
                     none); p < 1: it ends after a token with probability p (a function of the context)
@@ -48,8 +49,9 @@ BOS, END, VOCABULARY = 256, 257, 258
 END_TEXT = "<|end|>"
 KV_BYTES_PER_TOKEN = 16
 OPTIONS = (
-    "pages", "page_tokens", "slots", "context", "layout", "max_batch", "reply", "end_after", "step_seconds",
-    "token_seconds", "crash_at_token", "hang_at_token", "marker", "fail_load", "hang_load", "load_seconds", "counter",
+    "pages", "page_tokens", "slots", "context", "layout", "max_batch", "most_guesses", "reply", "end_after",
+    "step_seconds", "token_seconds", "crash_at_token", "hang_at_token", "marker", "fail_load", "hang_load",
+    "load_seconds", "counter",
 )  # fmt: skip
 
 _LETTERS = np.frombuffer(b"eeeetttaaaooiinnsshhrrdlucmwfgypbvk", dtype=np.uint8).astype(np.intp)
@@ -138,14 +140,18 @@ class ScriptedEngine:
         self._check_room(chunks, count)
         self._misbehave(chunks)
         time.sleep(float(self._options.get("step_seconds", 0)) + float(self._options.get("token_seconds", 0)) * count)
+        wanted: list[npt.NDArray[np.float32]] = []
         for chunk in chunks:
-            self._extend(chunk.slot, chunk.tokens)
+            quiet = len(chunk.tokens) - chunk.logits
+            self._extend(chunk.slot, chunk.tokens[:quiet])
+            for token in chunk.tokens[quiet:]:
+                self._extend(chunk.slot, (token,))
+                wanted.append(self._logits(self._slots[chunk.slot]))
         if self._counter is not None:
             for chunk in chunks:
                 digest = self._slots[chunk.slot][-1].digest
                 self._counter.write(f"{chunk.position} {len(chunk.tokens)} {digest}\n")
             self._counter.flush()
-        wanted = [self._logits(self._slots[chunk.slot]) for chunk in chunks if chunk.logits]
         return np.stack(wanted) if wanted else np.empty((0, VOCABULARY), dtype=np.float32)
 
     def copy(self, source: int, target: int, tokens: int) -> None:
@@ -301,6 +307,7 @@ def _info(spec: Load) -> ModelInfo:
         max_batch=int(options.get("max_batch", 512)),
         threads=1,
         has_chat_template=True,
+        most_guesses=int(options.get("most_guesses", 0)),
         longest_piece_bytes=len(END_TEXT),
         description="scripted engine for tests",
     )

@@ -23,7 +23,10 @@ class TestScripted(EngineConformance):
         self.layout: Any = layout
 
     def load(self, **spec: Any) -> Engine:
-        return load_scripted(Load(PROTOCOL, "scripted:", layout=self.layout, slots=5, pool_tokens=960, **spec))
+        options = {"most_guesses": 8}
+        return load_scripted(
+            Load(PROTOCOL, "scripted:", layout=self.layout, slots=5, pool_tokens=960, options=options, **spec)
+        )
 
 
 @pytest.mark.parametrize("kv_type", ["f16", "q8_0", "q4_0"])
@@ -31,7 +34,8 @@ class TestScripted(EngineConformance):
 class TestLlama(EngineConformance):
     @pytest.fixture(autouse=True)
     def _configure(self, layout: str, kv_type: str, tiny_model: str) -> None:
-        self.spec: dict[str, Any] = {"path": tiny_model, "layout": layout, "kv_type": kv_type}
+        options = {"speculation": True}
+        self.spec: dict[str, Any] = {"path": tiny_model, "layout": layout, "kv_type": kv_type, "options": options}
         self.tolerance = {"f16": 1e-2, "q8_0": 0.1, "q4_0": 0.5}[kv_type]
 
     def load(self, **spec: Any) -> Engine:
