@@ -96,11 +96,12 @@ def test_park_fork_and_crash_leave_no_trace(engine: LlamaEngine, expected: str, 
     known, told = tuple(teller.tokens[1]), teller.text[1]
     path = str(tmp_path / "1.kv")
     (exported,) = teller.loop.handle(abi.Export(1, path))
-    assert exported == abi.Exported(1, path, 79, exported.bytes)
+    assert isinstance(exported, abi.Exported) and (exported.tokens, exported.error) == (79, "")
     teller.open(2, known, abi.CopyOf(1, 79))
     teller.loop.handle(abi.Free(1))
-    assert teller.open(3, known, abi.ImageFile(path)) == [abi.Opened(3, 79)]
-    assert teller.open(4, known) == [abi.Opened(4, 0)]
+    (restored,), (fresh,) = teller.open(3, known, abi.ImageFile(path)), teller.open(4, known)
+    assert isinstance(restored, abi.Opened) and (restored.reused, restored.note) == (79, "")
+    assert isinstance(fresh, abi.Opened) and (fresh.reused, fresh.note) == (0, "")
     teller.grant(2, 3, 4)
     teller.tell()
     assert {told + teller.text[seq] for seq in (2, 3, 4)} == {expected}
