@@ -9,7 +9,7 @@ export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF
 .PHONY: run install test check docs tiny bench soak fuzz clean
 
 run: $(VENV)/.run  ## open the shell on the built-in model
-	@exec $(BIN)/llmos
+	@PATH="$(abspath $(BIN)):$$PATH" exec llmos
 
 install: $(VENV)/.run
 
