@@ -71,9 +71,10 @@ def _ours(model: Path, threads: int) -> tuple[list[float], list[float]]:
         def ask(prompt: str) -> float:
             start = time.perf_counter()
             sampling = {"temperature": 0.0, "max_tokens": 8, "ignore_eos": True}
-            pid = typist.call(sc.PROC_SPAWN, sc.Spawn(model="bench", prompt=prompt, sampling=sampling)).pid
+            spawn = sc.Spawn(model="bench", prompt=prompt, sampling=sampling, foreground=True)
+            pid = typist.call(sc.PROC_SPAWN, spawn).pid
             first = 0.0
-            for item in typist.stream(sc.PROC_FOLLOW, sc.Follow(pid)):
+            for item in typist.stream(sc.PROC_FOLLOW, sc.Follow(pid, foreground=True)):
                 if item.text and not first:
                     first = time.perf_counter() - start
             return first

@@ -10,13 +10,21 @@ import argparse
 import os
 import platform
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from datetime import date
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from llmos_shell.testing.random_gguf import Shape
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 TITLES = {
     "throughput": "Aggregate throughput (15 M parameters, random weights, Q8_0; prompts of 256 tokens, 64 generated)",
+    "interactive": "A prompt of 16 tokens while 64 jobs run on 8 slots: time to first token (15 M parameters)",
+    "stalls": "A prompt of 4,000 tokens beside 4 streams that are read: token intervals (110 M parameters)",
+    "hog": "Throughput of 8 streams beside a process that keeps one processor busy (15 M parameters)",
     "startup": "Start-up",
     "language": "The shell language",
 }
@@ -32,6 +40,9 @@ def main() -> None:
     options = parser.parse_args()
     measures: dict[str, Callable[[], list[str]]] = {
         "throughput": lambda: _throughput(options.threads, options.rounds),
+        "interactive": lambda: _interactive(options.threads),
+        "stalls": lambda: _stalls(options.threads),
+        "hog": lambda: _hog(options.threads, options.rounds),
         "startup": lambda: _startup(options.rounds),
         "language": lambda: _language(options.rounds),
     }
@@ -67,14 +78,52 @@ def _sections(text: str) -> dict[str, str]:
 def _throughput(threads: int, rounds: int) -> list[str]:
     import throughput
 
-    from llmos_shell.testing.random_gguf import Shape, write_random_model
+    with _small_model() as model:
+        return throughput.measure(model, threads, rounds)
+
+
+def _interactive(threads: int) -> list[str]:
+    import busy
+
+    with _small_model() as model:
+        return busy.interactive(model, threads)
+
+
+def _stalls(threads: int) -> list[str]:
+    import stalls
+
+    from llmos_shell.testing.random_gguf import Shape
+
+    # The shape of the public stories110M, with a longer context.
+    shape = Shape(embedding=768, layers=12, heads=12, kv_heads=12, feed_forward=2048, vocabulary=32000, context=8192)
+    with _random_model(shape) as model:
+        return stalls.measure(model, threads)
+
+
+def _hog(threads: int, rounds: int) -> list[str]:
+    import busy
+
+    with _small_model() as model:
+        return busy.beside_a_hog(model, threads, rounds)
+
+
+def _small_model() -> AbstractContextManager[Path]:
+    from llmos_shell.testing.random_gguf import Shape
 
     # 15 M parameters, the shape of the public stories15M.
-    small = Shape(embedding=288, layers=6, heads=6, kv_heads=6, feed_forward=768, vocabulary=32000, context=2048)
+    shape = Shape(embedding=288, layers=6, heads=6, kv_heads=6, feed_forward=768, vocabulary=32000, context=2048)
+    return _random_model(shape)
+
+
+@contextmanager
+def _random_model(shape: Shape) -> Iterator[Path]:
+    """A file of random weights, Q8_0, for as long as it is needed."""
+    from llmos_shell.testing.random_gguf import write_random_model
+
     with tempfile.TemporaryDirectory(prefix="llmos-bench-") as folder:
-        model = Path(folder, "random15m-q8_0.gguf")
-        write_random_model(model, small, seed=1, quantisation="q8_0")
-        return throughput.measure(model, threads, rounds)
+        model = Path(folder, "random-q8_0.gguf")
+        write_random_model(model, shape, seed=1, quantisation="q8_0")
+        yield model
 
 
 def _startup(rounds: int) -> list[str]:

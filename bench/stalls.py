@@ -22,6 +22,7 @@ from peer import LlamaServer
 from throughput import random_prompt
 
 from llmos_shell.abi import syscalls as sc
+from llmos_shell.abi.errors import LlmosError
 from llmos_shell.ipc.client import connect
 
 STREAMS = 4
@@ -46,7 +47,7 @@ class Reader(threading.Thread):
 
     def run(self) -> None:
         """Reads to the end, or until the other side closes."""
-        with contextlib.suppress(OSError, EOFError, ValueError, http.client.HTTPException):
+        with contextlib.suppress(OSError, EOFError, ValueError, http.client.HTTPException, LlmosError):
             self._read(lambda: self.times.append(time.perf_counter()))
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 STRETCH = 0.4
 """By which share a prompt may prolong steps whose tokens are read. Leaves room for noise below one and a half times."""
 
-STEP_SECONDS = 0.4
+STEP_SECONDS = 0.2
 """How long a step may take whose tokens nobody reads, so that others are let in soon."""
 
 HOLD_SECONDS = 0.015
