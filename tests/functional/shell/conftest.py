@@ -24,6 +24,7 @@ class Terminal:
         self.child = pexpect.spawn(argv[0], argv[1:], dimensions=(lines, columns), env=env, cwd=env["HOME"] + "/work")
         self.screen = pyte.Screen(columns or 80, lines or 24)
         self.stream = pyte.ByteStream(self.screen)
+        self.received = b""  # all that the program has written
 
     def type(self, text: str | bytes) -> None:
         self.child.send(text)
@@ -38,7 +39,7 @@ class Terminal:
     def text(self) -> str:
         return "\n".join(self.lines())
 
-    def wait(self, what: Callable[[str], object], seconds: float = 8.0) -> str:
+    def wait(self, what: Callable[[str], object], seconds: float = 30.0) -> str:
         """Feeds the screen until `what` holds of its text."""
         while not what(self.text()):
             try:
@@ -49,6 +50,7 @@ class Terminal:
                 assert what(self.text()), f"the program ended; the screen is\n{self.text()}"
                 break
             self.stream.feed(data)
+            self.received += data
             if b"\x1b[6n" in data:
                 self.child.send(f"\x1b[{self.screen.cursor.y + 1};{self.screen.cursor.x + 1}R")
         return self.text()

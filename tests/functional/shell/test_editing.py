@@ -82,16 +82,19 @@ def test_completion_knows_processes_and_models(terminal: Any) -> None:
 def test_a_daemon_that_hangs_holds_up_nothing(repl: Any, daemon: Any) -> None:
     terminal = repl()
     terminal.wait(lambda text: "default model scripted" in text)
+    enter(terminal, "sleep 100 &", "[1]")
+    enter(terminal, "sleep 101 &", "[2]")
     os.kill(daemon.pid, signal.SIGSTOP)
     try:
         terminal.type("kill \t")
+        terminal.wait(lambda text: "running · sleep 100" in text)
         terminal.type("\x03load s\t")
         terminal.wait(lambda _: "load s" in terminal.line())
         terminal.type("\x03echo still here\r")
         terminal.wait(lambda text: "\nstill here" in text)
         terminal.wait_prompt()
-        terminal.type("\x04")
-        assert terminal.status() == 0
+        terminal.type("\x04\x04")
+        assert terminal.status() == 1
     finally:
         os.kill(daemon.pid, signal.SIGCONT)
 
@@ -261,13 +264,17 @@ def test_the_window_may_change_and_be_tiny(repl: Any) -> None:
     terminal.type(" end\r")
     terminal.wait(lambda text: "\n123456789 123456789\nend" in text or "\n123456789 123456789 \nend" in text)
     terminal.wait_prompt()
-    terminal.resize(60, 6)
-    terminal.type("\rps --\t")
+    terminal.resize(30, 2)
+    terminal.type("exit 4\r")
+    assert terminal.status() == 4
+
+
+def test_a_low_window_has_room_for_a_menu(repl: Any) -> None:
+    terminal = repl(columns=60, lines=6)
+    terminal.wait(lambda text: "no processes" in text)
+    terminal.type("ps --\t")
     terminal.wait(lambda text: "--all" in text or "too small" in text)
     assert "too small" not in terminal.text()
-    terminal.resize(30, 2)
-    terminal.type("\x03exit 4\r")
-    assert terminal.status() == 4
 
 
 def test_a_window_without_a_size(repl: Any) -> None:
@@ -289,6 +296,7 @@ def test_a_killed_full_screen_program_leaves_the_terminal_as_it_was(terminal: An
     terminal.type("sh -c 'stty raw -echo; printf \"\\033[?1049h\\033[?25l\"; kill -9 $$'\r")
     terminal.wait(lambda text: "Killed" in text)
     terminal.wait_prompt()
+    assert b"\x1b[?1049l" in terminal.received.rpartition(b"Killed")[0] + terminal.received.rpartition(b"Killed")[2]
     assert not terminal.screen.cursor.hidden
     enter(terminal, "stty -a | grep -o -w icanon", "icanon")
 
