@@ -25,6 +25,7 @@ from prompt_toolkit.output import Output
 from prompt_toolkit.output.color_depth import ColorDepth
 from prompt_toolkit.styles import Style
 
+from llmos_shell.shell.command import debug
 from llmos_shell.shell.interactive.highlight import Span, spans
 from llmos_shell.shell.interactive.history import History
 from llmos_shell.shell.interactive.keys import make_keys
@@ -205,8 +206,17 @@ class ReplLexer(Lexer):
 
     def lex_document(self, document: Document) -> Callable[[int], StyleAndTextTuples]:
         """Coloured fragments by line."""
-        lines = _fragments(document.text, spans(document.text, self._world))
+        lines = _fragments(document.text, self._spans(document.text))
         return lambda number: lines[number] if number < len(lines) else []
+
+    def _spans(self, text: str) -> list[Span]:
+        """What to colour; nothing when that fails, because no colour is worth a line."""
+        try:
+            return spans(text, self._world)
+        except Exception:
+            if debug():
+                raise
+            return []
 
     def invalidation_hash(self) -> int:
         """Changes when the same text may have other colours."""

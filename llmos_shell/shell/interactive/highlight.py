@@ -76,6 +76,7 @@ class _Painter:
         self.names = names
         self.source = Source(text)
         self.depth = 0
+        self.defined: set[str] = set()  # functions of the text itself
         self.found: list[Span] = []
 
     def add(self, start: int, end: int, kind: str) -> None:
@@ -311,6 +312,7 @@ class _Walk:
             self.wanted = "in"
         elif self.wanted == "function":
             self.painter.add(lexer.start, lexer.position, "command.function")
+            self.painter.defined.add(text)
             self.wanted, self.command_next = "", True
         else:
             self.wanted = "in"
@@ -343,10 +345,11 @@ class _Walk:
         parentheses = _FUNCTION.match(lexer.text, end)
         if parentheses is not None:
             painter.add(start, end, "command.function")
+            painter.defined.add(text)
             painter.add(end, parentheses.end(), "operator")
             lexer.position, self.command_next = parentheses.end(), True
         elif not _DYNAMIC.search(text):
-            self.kind = painter.names.kind(text)
+            self.kind = "function" if text in painter.defined else painter.names.kind(text)
             self.command_next = text == "time"
             painter.add(start, end, f"command.{self.kind}" if self.kind else "unknown")
         else:

@@ -9,7 +9,7 @@ from prompt_toolkit.application.current import get_app
 from prompt_toolkit.buffer import Buffer
 from prompt_toolkit.document import Document
 from prompt_toolkit.enums import DEFAULT_BUFFER
-from prompt_toolkit.filters import Condition, emacs_mode, has_focus, is_searching, vi_navigation_mode
+from prompt_toolkit.filters import Condition, emacs_mode, has_completions, has_focus, is_searching, vi_navigation_mode
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.search import accept_search
 from prompt_toolkit.validation import ValidationError
@@ -30,6 +30,10 @@ def make_keys(check: Callable[[str], str], history: History) -> KeyBindings:
     _bind_suggestion(keys)
     bind_editor(keys, ".llmsh")
     keys.add("tab", filter=has_focus(DEFAULT_BUFFER) & ~vi_navigation_mode)(press_tab)
+
+    @keys.add("escape", filter=has_completions & emacs_mode, eager=True)
+    def _(event: KeyPressEvent) -> None:
+        event.current_buffer.cancel_completion()
 
     @keys.add("c-z", filter=has_focus(DEFAULT_BUFFER))
     def _(event: KeyPressEvent) -> None:

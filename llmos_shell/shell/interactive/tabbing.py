@@ -15,6 +15,8 @@ from prompt_toolkit.completion import CompleteEvent, Completer, Completion, get_
 from prompt_toolkit.document import Document
 from prompt_toolkit.key_binding import KeyPressEvent
 
+from llmos_shell.shell.command import debug
+
 WAIT_SECONDS = 0.6
 
 
@@ -45,6 +47,9 @@ class Gathering:
         try:
             event = CompleteEvent(completion_requested=True)
             self.completions = list(self._completer.get_completions(self.document, event))
+        except Exception:  # no candidate is worth a line
+            if debug():
+                raise
         finally:
             self._done.set()
             self._show_late()

@@ -51,6 +51,8 @@ def write_config(name: str, text: str) -> None:
 def test_completion_describes_and_ends_words(terminal: Any, work: Path) -> None:
     terminal.type("ps --\t")
     terminal.wait(lambda text: "--sort KEY" in text and "as JSON" in text)
+    terminal.type("\x1b")
+    terminal.wait(lambda text: "--sort KEY" not in text)
     terminal.type("so\t")
     terminal.wait_prompt("ps --sort")
     terminal.type("mem\t")

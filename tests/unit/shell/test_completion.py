@@ -259,7 +259,7 @@ def kinds(line: str) -> list[tuple[str, str]]:
 
 
 B, K, O, S, V = "command.builtin", "keyword", "operator", "string", "variable"  # noqa: E741
-P = "command.program"
+P, F = "command.program", "command.function"
 
 
 @pytest.mark.parametrize(
@@ -308,6 +308,14 @@ P = "command.program"
         ("a=(1 'b') ps", [("a", V), ("(", O), ("'b'", S), (")", O), ("ps", B)]),
         ("run x=(ps); ps", [("run", B), ("(", O), (");", O), ("ps", B)]),
         ("ls <(ps) >(no)", [("ls", P), ("<(", V), ("ps", B), (")", V), (">(", V), ("no", "unknown"), (")", V)]),
+        (
+            "f() { ps; }; f",
+            [("f", F), ("()", O), ("{", K), ("ps", B), (";", O), ("}", K), (";", O), ("f", F)],
+        ),
+        (
+            "function g { ps; }; g",
+            [("function", K), ("g", F), ("{", K), ("ps", B), (";", O), ("}", K), (";", O), ("g", F)],
+        ),
         ("ps |& ls", [("ps", B), ("|&", O), ("ls", P)]),
         (
             "select x in a; do ps; done",
