@@ -99,6 +99,9 @@ def print_text(
             followed = follow_with_progress(context, pid, take)
         except HandedOver:
             return 0
+        finally:
+            if handover is not None:
+                handover.end()
         end_line(context, pieces[-1] if pieces else echo, lines=lines)
     return exit_status(context, followed, command) or (check_json(context, command, pieces, followed) if json else 0)
 

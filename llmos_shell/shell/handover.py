@@ -32,8 +32,8 @@ class _State(Enum):
 class Handover:
     """Between the thread that writes and the one that has somebody else go on.
 
-    The former says how it writes with `begin`, `needless` or `impossible`, and writes inside of `writing`; the latter
-    asks whether it is `possible`, and then calls `take`.
+    The former says how it writes with `begin`, `needless` or `impossible`, writes inside of `writing`, and says `end`;
+    the latter asks whether it is `possible`, and then calls `take`.
     """
 
     def __init__(self) -> None:
@@ -52,6 +52,12 @@ class Handover:
     def needless(self) -> None:
         """There is nothing to hand over."""
         self._settle(_State.NEEDLESS)
+
+    def end(self) -> None:
+        """All is written; the file may be closed."""
+        with self._lock:
+            if self._state is _State.WRITING:
+                self._state = _State.NEEDLESS
 
     def impossible(self) -> None:
         """Nobody else could write what the command does."""
