@@ -201,6 +201,24 @@ class ModelName(Struct, frozen=True):
     model: str
 
 
+class Pin(Struct, frozen=True):
+    """Keeps a model loaded, or no longer."""
+
+    model: str
+    pinned: bool = True
+
+
+class LoadPlan(Struct, frozen=True):
+    """What loading a model would take; bytes."""
+
+    model: str
+    needed: int
+    budget: int
+    evict: tuple[str, ...]  # models that would make way
+    wait_for: tuple[str, ...]  # busy models it would wait for
+    loaded: bool = False
+
+
 class Tokenize(Struct, frozen=True, omit_defaults=True):
     """Counts (and returns) the tokens of a text."""
 
@@ -421,6 +439,8 @@ PROC_TRANSCRIPT = Syscall("proc.transcript", "read a process's transcript", Pid,
 MODEL_LIST = Syscall("model.list", "list models", Nothing, tuple[ModelStatus, ...], "model.read")
 MODEL_LOAD = Syscall("model.load", "load a model and wait until it is ready", ModelName, ModelStatus, "model.load")
 MODEL_UNLOAD = Syscall("model.unload", "unload a model; its processes are kept", ModelName, Nothing, "model.load")
+MODEL_PIN = Syscall("model.pin", "keep a model loaded, or no longer", Pin, Nothing, "model.load")
+MODEL_PLAN = Syscall("model.plan", "say what loading a model would take", ModelName, LoadPlan, "model.read")
 MODEL_TOKENIZE = Syscall("model.tokenize", "tokenize a text", Tokenize, TokenList, "model.read")
 MODEL_PROBLEMS = Syscall("model.problems", "say what is wrong with models.toml", Nothing, tuple[str, ...], "model.read")
 KERNEL_LIST = Syscall("kernel.list", "list installed kernels", Nothing, tuple[KernelInfo, ...], "model.read")

@@ -211,6 +211,7 @@ class ModelEntry(Struct, frozen=True, omit_defaults=True):
     pool_tokens: int | None = None  # size of the KV pool; None: the kernel chooses
     threads: int | None = None
     gpu_layers: int = 0
+    keep_seconds: float | None = None  # how long it stays loaded that nobody uses it; None: LLMOS_KEEP_SECONDS
     role: str = ""  # "assistant": answers `?` and `ask` with command lines
     builtin: bool = False
     system: str = ""  # default system prompt
@@ -235,6 +236,9 @@ class ModelStatus(Struct, frozen=True):
     slots: int = 0
     kv_bytes_per_token: int = 0
     load_seconds: float = 0.0
+    estimated_bytes: int = 0  # what it was estimated to take before it was loaded
+    measured_bytes: int = 0  # what its worker occupies
+    pinned: bool = False
 
 
 class Event(Struct, frozen=True, omit_defaults=True):

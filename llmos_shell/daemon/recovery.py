@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 from msgspec import MsgspecError
 
 from llmos_shell import paths
-from llmos_shell.abi.errors import LlmosError
+from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.daemon import lifecycle, park, turns
 from llmos_shell.daemon.memory.tiers import Place
 from llmos_shell.daemon.process import Phase, Process
 from llmos_shell.daemon.record import decode_record, revived
 from llmos_shell.daemon.records import Saved
+from llmos_shell.daemon.residency import keep_for_later
 
 if TYPE_CHECKING:
     from llmos_shell.daemon.core import Core
@@ -66,7 +67,11 @@ async def _run(core: Core, process: Process) -> None:
     try:
         conductor = await core.residency.get(process.model)
     except LlmosError as error:
-        lifecycle.fail(core, process, str(error))
+        if error.code is Code.ENOMEM:
+            core.events.error("residency", str(error), process.pid)
+            keep_for_later(core, process)
+        else:
+            lifecycle.fail(core, process, str(error))
         return
     if process.alive:
         conductor.attach(process)

@@ -9,11 +9,15 @@ import asyncio
 import os
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.types import ModelEntry, ModelStatus
 from llmos_shell.abi.worker import Load
-from llmos_shell.daemon import host, kernels
+from llmos_shell.daemon import host, kernels, lifecycle
+from llmos_shell.daemon.budget import UNUSED_WEIGHT, Held, budget_bytes, decide
 from llmos_shell.daemon.conductor import Conductor
+from llmos_shell.daemon.policies import NICE_0_WEIGHT, weight_of
 from llmos_shell.daemon.process import Phase, Process
 from llmos_shell.daemon.supervisor import load_message
 from llmos_shell.models.gguf import GgufInfo, read_gguf
@@ -29,6 +33,15 @@ OVERHEAD = 1.1
 """Compute buffers and the like, as a factor on weights and KV."""
 
 
+LOOK_SECONDS = 0.05
+"""How often a model that waits for memory looks whether it can have it."""
+
+PATIENCE_SECONDS = 10.0
+PATIENCE_LOADS = 10
+"""A model waits for busy ones to fall idle. After so long, or so many times its neighbours' loading time, these begin
+no further turns until it had its turn: loading costs a tenth of the time at most, and nobody starves."""
+
+
 class Residency:
     """Loaded models by the key of their entry."""
 
@@ -37,6 +50,13 @@ class Residency:
         self._conductors: dict[str, Conductor] = {}
         self._loading: dict[str, asyncio.Task[Conductor]] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._claims: dict[str, int] = {}  # bytes, of models loaded or being loaded
+        self._draining: dict[str, asyncio.Event] = {}  # models that begin no turns, for another one waits
+        self._reviving: set[int] = set()
+        self.budget = budget_bytes(host.memory().total)
+        pins = core.journal.settings().get("pins")
+        self.pinned: set[str] = set(msgspec.msgpack.decode(pins, type=list[str])) if pins else set()
+        self.loads = 0
 
     async def get(self, model: str) -> Conductor:
         """The conductor of a model, loaded first if it is not. Raises ENOENT, ENOEXEC, ENOMEM, EIO.
@@ -44,6 +64,8 @@ class Residency:
         One whose entry has changed is loaded anew once nobody runs it; its sleeping chats go on with the new one.
         """
         entry, key = self._resolve(model)
+        while (drained := self._draining.get(key)) is not None and key in self._conductors:
+            await drained.wait()
         found = self._conductors.get(key)
         if found is not None:
             if found.busy or _loads(found.entry) == _loads(entry):
@@ -90,6 +112,8 @@ class Residency:
         conductor = self._conductors.get(key)
         if conductor is None:
             raise LlmosError(Code.ENOENT, f"{entry.name} is not loaded")
+        if key in self.pinned:
+            raise LlmosError(Code.EBUSY, f"{entry.name} is pinned", hint=f"`unpin {entry.name}` first")
         busy = sorted(p.pid for p in conductor.members.values() if p.answering)
         if busy:
             pids = ", ".join(map(str, busy))
@@ -103,6 +127,26 @@ class Residency:
         if conductor is not None:
             conductor.changed(process)
             self._watch(conductor)
+        elif process.wants_to_run and process.pid not in self._reviving:
+            self._core.spawn_task(self._revive(process))
+
+    def pin(self, model: str, pinned: bool) -> str:
+        """Keeps a model from being unloaded once it is loaded, also after a restart; or no longer. Returns its key."""
+        _, key = self._resolve(model)
+        (self.pinned.add if pinned else self.pinned.discard)(key)
+        self._core.journal.put_setting("pins", msgspec.msgpack.encode(sorted(self.pinned)))
+        if key in self._conductors:
+            self._watch(self._conductors[key])
+        return key
+
+    async def plan(self, model: str) -> tuple[int, tuple[str, ...], tuple[str, ...]]:
+        """Bytes a model needs, which models would make way for it, and which busy ones it would wait for."""
+        entry, key = self._resolve(model)
+        needed = await self._needed(entry)
+        if key in self._claims:
+            return needed, (), ()
+        verdict = decide(needed, self._room(), [held for held in self._held() if held.key != key])
+        return needed, verdict.evict, verdict.blockers
 
     def replan(self, process: Process) -> None:
         """Something changed about where a process's KV is."""
@@ -125,7 +169,9 @@ class Residency:
 
     def dropped(self, conductor: Conductor) -> None:
         """A model could not be loaded again after its worker crashed."""
-        self._conductors.pop(self._key(conductor), None)
+        key = self._key(conductor)
+        self._conductors.pop(key, None)
+        self._claims.pop(key, None)
         self._core.scheduling.dropped(conductor)
 
     async def close(self) -> None:
@@ -144,12 +190,13 @@ class Residency:
         conductor = self._conductors.get(key)
         shop = conductor.workshop if conductor is not None else None
         if shop is None or shop.info is None:
-            return ModelStatus(entry, default, size, problem, processes=using)
+            return ModelStatus(entry, default, size, problem, processes=using, pinned=key in self.pinned)
         info, ledger = shop.info, shop.pager.ledger if shop.pager is not None else None
         return ModelStatus(
             entry, default, size, problem, shop.host_pid, using, info.layout, info.context, info.page_tokens,
             info.pages,
             ledger.used_pages if ledger is not None else 0, info.slots, info.kv_bytes_per_token, shop.load_seconds,
+            self._claims.get(key, 0), shop.rss(), key in self.pinned,
         )  # fmt: skip
 
     # -- private -------------------------------------------------------------------------------------------------------
@@ -159,33 +206,106 @@ class Residency:
         if former is not None:
             self._core.events.info("residency", f"the entry of {entry.name} has changed")
             await self._unload(former)
+        key = self.key_of(entry)
+        needed = await self._needed(entry)
+        await self._make_room(key, entry, needed)
+        try:
+            self._core.events.info("residency", f"loading {entry.name}, about {needed / 2**20:,.0f} MiB")
+            conductor = Conductor(self._core, entry)
+            await conductor.load()
+        except BaseException:
+            self._claims.pop(key, None)
+            raise
+        self.loads += 1
+        return conductor
+
+    async def _needed(self, entry: ModelEntry) -> int:
+        """Bytes a model is estimated to take. Raises ENOENT, ENOEXEC, ENOMEM."""
         size, problem = weights_size(entry)
         if problem:
             raise LlmosError(Code.ENOENT, problem)
-        if entry.path.endswith(".gguf"):
-            await self._make_memory(entry, size)
-        self._core.events.info("residency", f"loading {entry.name}")
-        conductor = Conductor(self._core, entry)
-        await conductor.load()
-        return conductor
-
-    async def _make_memory(self, entry: ModelEntry, size: int) -> None:
-        """Unloads idle models, least recently used first, until there is memory.
-
-        Raises ENOMEM when that would not be enough, and then unloads nothing.
-        """
+        if not entry.path.endswith(".gguf"):
+            return size + kernels.pool_bytes(entry.kernel, load_message(entry), 0, 0, self.budget)
         info = await self._core.read(lambda: read_gguf(entry.path))  # a large vocabulary takes its time
-        idle = sorted((one for one in self._conductors.values() if not one.busy), key=lambda one: one.used)
-        check_memory(entry, size, info, sum(one.workshop.rss() for one in idle))
-        for victim in idle:
-            try:
-                check_memory(entry, size, info)
-                return
-            except LlmosError:
-                if not victim.busy and self._key(victim):  # it may have changed while another one was unloaded
-                    self._core.events.info("residency", f"{victim.entry.name} makes room for {entry.name}")
-                    await self._unload(victim)
-        check_memory(entry, size, info)
+        return estimate(entry, size, info, self._room())
+
+    async def _make_room(self, key: str, entry: ModelEntry, needed: int) -> None:
+        """Claims memory, once it is there: unloads idle models, waits for busy ones. Raises ENOMEM if that is vain."""
+        begun, told, mine = self._core.now(), False, asyncio.Event()
+        asked: set[str] = set()
+        try:
+            while True:
+                try:
+                    verdict = decide(needed, self._room(), [held for held in self._held() if held.key != key])
+                except LlmosError as error:
+                    raise LlmosError(
+                        error.code, f"{entry.name} cannot be loaded: {error.message}", hint=error.hint
+                    ) from None
+                for victim in verdict.evict:
+                    conductor = self._conductors.get(victim)
+                    if conductor is not None and not _occupied(conductor):
+                        self._core.events.info("residency", f"{conductor.entry.name} makes room for {entry.name}")
+                        await self._unload(conductor)
+                if not verdict.wait and not verdict.evict:
+                    self._claims[key] = needed
+                    return
+                if verdict.blockers and not told:
+                    told = True
+                    names = ", ".join(verdict.blockers)
+                    self._core.events.info("residency", f"{entry.name} waits for memory that {names} has in use")
+                waited = self._core.now() - begun
+                for blocker in verdict.blockers:
+                    if blocker not in self._draining and waited > self._patience(blocker):
+                        self._draining[blocker] = mine
+                        asked.add(blocker)
+                if verdict.wait:
+                    await asyncio.sleep(LOOK_SECONDS)
+        finally:
+            for blocker in asked:
+                del self._draining[blocker]
+            mine.set()
+
+    def _room(self) -> int:
+        """Bytes that models may have now: the budget, or less where others have taken the memory."""
+        return min(self.budget, host.memory().available + sum(one.workshop.rss() for one in self.all()))
+
+    def _patience(self, blocker: str) -> float:
+        conductor = self._conductors.get(blocker)
+        seconds = conductor.workshop.load_seconds if conductor is not None else 0.0
+        return max(PATIENCE_SECONDS, PATIENCE_LOADS * seconds)
+
+    def _held(self) -> list[Held]:
+        """Who has what of the budget."""
+        held = []
+        for key, claimed in self._claims.items():
+            conductor = self._conductors.get(key)
+            if conductor is None or key in self._loading:
+                held.append(Held(key, claimed, busy=True, pinned=key in self.pinned))
+                continue
+            nices = [one.nice for one in conductor.members.values() if one.alive]
+            weight = weight_of(min(nices)) / NICE_0_WEIGHT if nices else UNUSED_WEIGHT
+            held.append(
+                Held(
+                    key, max(claimed, conductor.workshop.rss() if conductor.entry.path.endswith(".gguf") else 0),
+                    _occupied(conductor), key in self.pinned, self._core.now() - conductor.used,
+                    conductor.workshop.load_seconds, weight,
+                )
+            )  # fmt: skip
+        return held
+
+    async def _revive(self, process: Process) -> None:
+        """Has a process run again whose model made way while it was stopped."""
+        self._reviving.add(process.pid)
+        try:
+            conductor = await self.get(process.model)
+        except LlmosError as error:
+            self._core.events.error("residency", str(error), process.pid)
+            keep_for_later(self._core, process)
+            return
+        finally:
+            self._reviving.discard(process.pid)
+        if process.alive and process.phase is not Phase.NEW:
+            conductor.attach(process)
 
     def _loaded(self, key: str, task: asyncio.Task[Conductor]) -> None:
         self._loading.pop(key, None)
@@ -207,13 +327,15 @@ class Residency:
         timer = self._timers.pop(key, None)
         if timer is not None:
             timer.cancel()
-        if key and not conductor.busy:
-            self._timers[key] = self._core.loop.call_later(KEEP_SECONDS, self._expire, conductor)
+        if key and not conductor.busy and key not in self.pinned:
+            keep = conductor.entry.keep_seconds
+            seconds = KEEP_SECONDS if keep is None else keep
+            self._timers[key] = self._core.loop.call_later(seconds, self._expire, conductor)
 
     def _expire(self, conductor: Conductor) -> None:
         key = self._key(conductor)
         self._timers.pop(key, None)
-        if key and not conductor.busy:
+        if key and not conductor.busy and key not in self.pinned:
             self._core.spawn_task(self._unload_idle(conductor))
 
     async def _unload_idle(self, conductor: Conductor) -> None:
@@ -221,33 +343,37 @@ class Residency:
             await self._unload(conductor)
 
     async def _unload(self, conductor: Conductor) -> None:
-        entry = conductor.entry
-        self._conductors.pop(self._key(conductor), None)
+        entry, key = conductor.entry, self._key(conductor)
+        self._conductors.pop(key, None)
         pager = conductor.workshop.pager
         if pager is not None:
             for process in list(pager.residents()):
                 pager.park(process)
         self._core.scheduling.dropped(conductor)
         await conductor.workshop.close()
+        self._claims.pop(key, None)
         conductor.tokenizer.fail(LlmosError(Code.EAGAIN, f"{entry.name} was unloaded", hint="try again"))
         self._core.events.info("residency", f"unloaded {entry.name}")
 
 
-def check_memory(entry: ModelEntry, size: int, info: GgufInfo, reclaimable: int = 0) -> None:
-    """Raises ENOMEM when weights of `size` bytes and the KV pool cannot fit into the memory there is.
-
-    `reclaimable` bytes could be made available besides. The pool is what the kernel plans in the memory that the
-    weights leave.
-    """
-    available = host.memory().available
-    left = max(0, available + reclaimable - size)
+def estimate(entry: ModelEntry, size: int, info: GgufInfo, available: int) -> int:
+    """Bytes for weights of `size` bytes and the KV pool that the kernel plans in what they leave of `available`."""
+    left = max(0, available - size)
     per_token = info.kv_bytes_per_token(entry.kv_type)
     pool = kernels.pool_bytes(entry.kernel, load_message(entry), info.context, per_token, left) if left else 0
-    estimate = int((size + pool) * OVERHEAD)
-    if estimate > available + reclaimable:
-        sizes = f"{estimate / 2**20:,.0f} MiB, {available / 2**20:,.0f} MiB of memory are available"
-        text = f"{entry.name} needs about {sizes}"
-        raise LlmosError(Code.ENOMEM, text, hint="unload another model, or choose a smaller one or a shorter context")
+    return int((size + pool) * OVERHEAD)
+
+
+def keep_for_later(core: Core, process: Process) -> None:
+    """Stops a process whose model cannot be loaded now: nothing of it is lost, and `cont` tries again."""
+    if process.alive and not process.stopped:
+        lifecycle.stop(core, process)
+
+
+def _occupied(conductor: Conductor) -> bool:
+    """Whether somebody runs on it. Unlike for `busy`, stopped ones and those that wait for it do not count."""
+    members = conductor.members.values()
+    return conductor.tokenizer.pending or any(one.phase is Phase.READY and not one.stopped for one in members)
 
 
 def _loads(entry: ModelEntry) -> tuple[str, Load]:

@@ -239,6 +239,8 @@ def _check(key: str, value: Any) -> None:
         raise ValueError(f".{key}: must be at least {least}")
     if least is not None and value > MAX_NUMBER:
         raise ValueError(f".{key}: must be at most {MAX_NUMBER}")
+    if key == "keep_seconds" and value < 0:
+        raise ValueError(".keep_seconds: must be at least 0")
     if key == "options":
         _check_options(value)
     if key == "sampling":

@@ -26,6 +26,7 @@ of `Load` of the same name):
     fail_load       loading fails with this message (ENOEXEC)
     hang_load       true: loading never returns
     load_seconds    loading takes so long
+    memory_bytes    what the model pretends to need, for the daemon's budget
     counter         file to which every step appends one line per row, see `computed`
 """
 
@@ -51,7 +52,8 @@ KV_BYTES_PER_TOKEN = 16
 OPTIONS = (
     "pages", "page_tokens", "slots", "context", "layout", "max_batch", "most_guesses", "reply", "end_after",
     "step_seconds", "token_seconds", "crash_at_token", "hang_at_token", "marker", "fail_load", "hang_load",
-    "load_seconds", "counter",
+    "load_seconds", "memory_bytes",
+    "counter",
 )  # fmt: skip
 
 _LETTERS = np.frombuffer(b"eeeetttaaaooiinnsshhrrdlucmwfgypbvk", dtype=np.uint8).astype(np.intp)

@@ -40,6 +40,21 @@ async def unload(context: Context, args: abi.ModelName) -> abi.Nothing:
     return abi.Nothing()
 
 
+async def pin(context: Context, args: abi.Pin) -> abi.Nothing:
+    """Pins a model, or no longer."""
+    context.core.residency.pin(args.model, args.pinned)
+    return abi.Nothing()
+
+
+async def plan(context: Context, args: abi.ModelName) -> abi.LoadPlan:
+    """What loading a model would take."""
+    core = context.core
+    entry = core.registry.resolve(args.model)
+    needed, evict, wait_for = await core.residency.plan(args.model)
+    loaded = core.residency.find(core.residency.key_of(entry)) is not None
+    return abi.LoadPlan(entry.name, needed, core.residency.budget, evict, wait_for, loaded)
+
+
 async def tokenize(context: Context, args: abi.Tokenize) -> abi.TokenList:
     """The tokens of a text, as they stand, without BOS."""
     conductor = await context.core.residency.get(args.model)
@@ -57,6 +72,8 @@ HANDLERS: dict[str, Handler] = {
     "model.problems": problems,
     "model.load": load,
     "model.unload": unload,
+    "model.pin": pin,
+    "model.plan": plan,
     "model.tokenize": tokenize,
     "kernel.list": list_kernels,
 }

@@ -8,12 +8,16 @@ from llmos_shell.abi.syscalls import (
     KERNEL_LIST,
     MODEL_LIST,
     MODEL_LOAD,
+    MODEL_PIN,
+    MODEL_PLAN,
     MODEL_PROBLEMS,
     MODEL_TOKENIZE,
     MODEL_UNLOAD,
     KernelInfo,
+    LoadPlan,
     ModelName,
     Nothing,
+    Pin,
     Tokenize,
     TokenList,
 )
@@ -29,6 +33,8 @@ _MODEL_COLUMNS = (
     Column("SIZE", right=True),
     Column("KERNEL"),
     Column("LOADED"),
+    Column("NEEDS", right=True),
+    Column("RSS", right=True),
     Column("CONTEXT", right=True),
     Column("KV USED", right=True),
     Column("PROCS", right=True),
@@ -59,7 +65,9 @@ def _model_row(status: ModelStatus) -> list[str]:
         entry.name + (" *" if status.default else ""),
         size(status.bytes) if status.bytes else "-",
         entry.kernel,
-        "yes" if status.worker is not None else "no",
+        ("yes" if status.worker is not None else "no") + (" pinned" if status.pinned else ""),
+        size(status.estimated_bytes) if status.estimated_bytes else "-",
+        size(status.measured_bytes) if status.measured_bytes else "-",
         str(context) if context else "-",
         f"{used}/{status.pages * status.page_tokens}" if status.worker is not None else "-",
         str(status.processes),
@@ -69,6 +77,11 @@ def _model_row(status: ModelStatus) -> list[str]:
 
 def _load(context: Context, args: Args) -> int:
     for model in args.MODEL:
+        if args.dry_run:
+            _show_plan(context, args, resolve_model(model))
+            continue
+        if args.pin:
+            context.client.call(MODEL_PIN, Pin(resolve_model(model)))
         with Progress(context.err, f"loading {model}"):
             status: ModelStatus = context.client.call(MODEL_LOAD, ModelName(resolve_model(model)))
         if args.json:
@@ -81,6 +94,33 @@ def _load(context: Context, args: Args) -> int:
                 file=context.out,
                 flush=True,
             )
+    return 0
+
+
+def _show_plan(context: Context, args: Args, model: str) -> None:
+    plan: LoadPlan = context.client.call(MODEL_PLAN, ModelName(model))
+    if args.json:
+        context.out.write(to_json(plan))
+        return
+    line = f"{plan.model}: needs about {size(plan.needed)} of the {size(plan.budget)} for models"
+    if plan.loaded:
+        line += "; it is loaded"
+    if plan.evict:
+        line += f"; would unload {', '.join(plan.evict)}"
+    if plan.wait_for:
+        line += f"; would wait for {', '.join(plan.wait_for)}"
+    print(line, file=context.out, flush=True)
+
+
+def _pin(context: Context, args: Args) -> int:
+    for model in args.MODEL:
+        context.client.call(MODEL_PIN, Pin(resolve_model(model)))
+    return 0
+
+
+def _unpin(context: Context, args: Args) -> int:
+    for model in args.MODEL:
+        context.client.call(MODEL_PIN, Pin(resolve_model(model), False))
     return 0
 
 
@@ -150,7 +190,11 @@ COMMANDS = (
         "load models and wait until they are ready",
         _load,
         family="models",
-        options=(_JSON,),
+        options=(
+            Option(("--dry-run",), "only say what it would take, and which models would make way"),
+            Option(("--pin",), "and keep them, as `pin` does"),
+            _JSON,
+        ),
         operands=_MODELS,
         description=(
             "Nothing needs this: a model is loaded when it is first used. It is unloaded again when nobody has used it "
@@ -160,6 +204,28 @@ COMMANDS = (
         environment=(("LLMOS_KEEP_SECONDS", "a model that nobody uses is unloaded after so long"),),
         files=_MODELS_TOML,
         see_also=("unload", "models", "free"),
+    ),
+    Command(
+        "pin",
+        "keep models in memory",
+        _pin,
+        family="models",
+        operands=_MODELS,
+        description=(
+            "A pinned model is not unloaded once it is loaded: not when nobody uses it, not for another model. That "
+            "survives restarts of the daemon. It is loaded when it is first used, or by `load`."
+        ),
+        examples=(Example("pin tiny", "keep it from now on"),),
+        see_also=("unpin", "load", "models"),
+    ),
+    Command(
+        "unpin",
+        "let models be unloaded again",
+        _unpin,
+        family="models",
+        operands=_MODELS,
+        examples=(Example("unpin tiny", "it may go when nobody uses it"),),
+        see_also=("pin", "unload"),
     ),
     Command(
         "unload",

@@ -1,0 +1,104 @@
+"""Several models in a budget that holds one: nobody fails, nothing is loaded more often than it must be."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from llmos_shell.abi import syscalls as abi
+from llmos_shell.abi.errors import Code, LlmosError
+from llmos_shell.abi.types import Reason, Signal, State
+from llmos_shell.testing.retry import retry_until
+
+MIB = 1 << 20
+ONE = {"memory_bytes": 100 * MIB, "end_after": 20, "pages": 256, "slots": 32}
+SLOW = {**ONE, "end_after": 100000, "step_seconds": 0.005}
+BUDGET = {"LLMOS_MEMORY_BYTES": str(150 * MIB)}
+
+
+def status(client, name):
+    return next(one for one in client.call(abi.MODEL_LIST, abi.Nothing()) if one.entry.name == name)
+
+
+def loads(client):
+    events = client.stream(abi.SYS_DMESG, abi.Dmesg())
+    return sum(event.source == "residency" and event.text.startswith("loading ") for event in events)
+
+
+@pytest.mark.llmos(models={"a": ONE, "b": ONE, "c": ONE}, env=BUDGET)
+def test_thirty_interleaved_conversations_of_three_models(daemon, client):
+    def converse(number):
+        with daemon.connect() as own:
+            pid = own.call(abi.PROC_SPAWN, abi.Spawn(model="abc"[number % 3], chat=True)).pid
+            for turn in range(3):
+                own.call(abi.PROC_INPUT, abi.Input(pid, f"turn {turn}"))
+                list(own.stream(abi.PROC_FOLLOW, abi.Follow(pid, until="idle")))
+            own.call(abi.PROC_INPUT, abi.Input(pid, end=True))
+            said = own.call(abi.PROC_TRANSCRIPT, abi.Pid(pid)).turns
+            return [turn.reason for turn in said if turn.role == "assistant"]
+
+    with ThreadPoolExecutor(30) as pool:
+        for reasons in pool.map(converse, range(30)):
+            assert reasons == [Reason.EOS] * 3
+    assert 3 <= loads(client) <= 6
+
+
+@pytest.mark.llmos(models={"a": {**ONE, "memory_bytes": 200 * MIB}}, env=BUDGET)
+def test_a_model_larger_than_the_budget_is_refused_with_the_numbers(client):
+    with pytest.raises(LlmosError, match=r"a cannot be loaded: it needs about 200 MiB, there are 150 MiB") as error:
+        client.call(abi.PROC_SPAWN, abi.Spawn(prompt="x"))
+    assert error.value.code is Code.ENOMEM
+    chat = client.call(abi.PROC_SPAWN, abi.Spawn(chat=True)).pid
+    with pytest.raises(LlmosError, match="cannot be loaded"):
+        client.call(abi.PROC_INPUT, abi.Input(chat, "hello"))
+    assert client.call(abi.PROC_INFO, abi.Pid(chat)).state is State.SLEEPING
+
+
+@pytest.mark.llmos(models={"a": SLOW, "b": ONE}, env=BUDGET)
+def test_a_busy_model_is_not_evicted_but_a_stopped_process_makes_way_and_goes_on(client):
+    first = client.call(abi.PROC_SPAWN, abi.Spawn(model="a", prompt="x")).pid
+    plan = client.call(abi.MODEL_PLAN, abi.ModelName("b"))
+    assert (plan.needed // MIB, plan.evict, plan.wait_for) == (100, (), ("a",))
+    client.call(abi.PROC_KILL, abi.Kill(first, Signal.STOP))
+    before = client.call(abi.PROC_INFO, abi.Pid(first)).generated_tokens
+    second = client.call(abi.PROC_SPAWN, abi.Spawn(model="b", prompt="y")).pid
+    assert client.call(abi.PROC_WAIT, abi.Wait(second)).reason is Reason.EOS
+    assert status(client, "a").worker is None
+    client.call(abi.PROC_KILL, abi.Kill(first, Signal.CONT))
+    retry_until(lambda: client.call(abi.PROC_INFO, abi.Pid(first)).generated_tokens > before + 5)
+    assert status(client, "b").worker is None
+
+
+@pytest.mark.llmos(models={"a": ONE, "b": ONE}, env={**BUDGET, "LLMOS_KEEP_SECONDS": "0.05"})
+def test_a_pinned_model_stays_also_after_a_restart(daemon, client):
+    client.call(abi.MODEL_PIN, abi.Pin("a"))
+    client.call(abi.MODEL_LOAD, abi.ModelName("a"))
+    with pytest.raises(LlmosError, match=r"pinned models have 100 MiB: unpin one of a"):
+        client.call(abi.MODEL_LOAD, abi.ModelName("b"))
+    with pytest.raises(LlmosError, match="a is pinned"):
+        client.call(abi.MODEL_UNLOAD, abi.ModelName("a"))
+    daemon.stop()
+    daemon.start()
+    with daemon.connect() as again:
+        assert status(again, "a").pinned
+        again.call(abi.MODEL_PIN, abi.Pin("a", False))
+        again.call(abi.MODEL_LOAD, abi.ModelName("a"))
+        retry_until(lambda: status(again, "a").worker is None)
+
+
+@pytest.mark.llmos(models={"a": SLOW})
+def test_a_budget_that_shrank_keeps_the_process(daemon, client):
+    pid = client.call(abi.PROC_SPAWN, abi.Spawn(prompt="x", detached=True)).pid
+    daemon.stop()
+    daemon.env.update({"LLMOS_MEMORY_BYTES": str(50 * MIB)})
+    daemon.start()
+    with daemon.connect() as again:
+        retry_until(lambda: again.call(abi.PROC_INFO, abi.Pid(pid)).state is State.STOPPED)
+    daemon.stop()
+    del daemon.env["LLMOS_MEMORY_BYTES"]
+    daemon.start()
+    with daemon.connect() as again:
+        before = again.call(abi.PROC_INFO, abi.Pid(pid)).generated_tokens
+        again.call(abi.PROC_KILL, abi.Kill(pid, Signal.CONT))
+        retry_until(lambda: again.call(abi.PROC_INFO, abi.Pid(pid)).generated_tokens > before)
