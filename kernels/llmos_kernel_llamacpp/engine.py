@@ -96,6 +96,7 @@ class LlamaEngine:
             threads=threads,
             has_chat_template=self._template is not None,
             can_constrain=True,
+            gpu=spec.gpu_layers != 0 and bool(lib.llama_supports_gpu_offload()),
             most_guesses=loading.MOST_GUESSES if self._can_guess(spec) else 0,
             longest_piece_bytes=self._vocabulary.longest_piece(),
             description=_description(model),

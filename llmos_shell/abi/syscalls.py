@@ -67,6 +67,7 @@ class Spawned(Struct, frozen=True):
 
     pid: int
     prompt_tokens: int = 0
+    warning: str = ""  # about its model, e.g. that it landed on the CPU
 
 
 class List(Struct, frozen=True, omit_defaults=True):

@@ -239,6 +239,7 @@ class ModelStatus(Struct, frozen=True):
     estimated_bytes: int = 0  # what it was estimated to take before it was loaded
     measured_bytes: int = 0  # what its worker occupies
     pinned: bool = False
+    warning: str = ""  # e.g. that it was to run on a GPU and runs on the CPU
 
 
 class Event(Struct, frozen=True, omit_defaults=True):

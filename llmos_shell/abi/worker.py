@@ -174,6 +174,7 @@ class ModelInfo(Struct, frozen=True):
     can_constrain: bool = False
     most_guesses: int = 0  # logits a step can give beyond one per sequence, of an engine that can truncate
     has_gradients: bool = False
+    gpu: bool = False  # computes on a GPU, at least in part
     longest_piece_bytes: int = 0  # of text one token can stand for, so that no text has fewer tokens; 0: not known
     chat_stop: tuple[str, ...] = ()  # stop strings that keep it from speaking for the user in a conversation
     description: str = ""

@@ -197,6 +197,7 @@ class Residency:
             info.pages,
             ledger.used_pages if ledger is not None else 0, info.slots, info.kv_bytes_per_token, shop.load_seconds,
             self._claims.get(key, 0), shop.rss(), key in self.pinned,
+            shop.landed,
         )  # fmt: skip
 
     # -- private -------------------------------------------------------------------------------------------------------

@@ -68,6 +68,16 @@ class Workshop:
             "worker", f"{self._entry.name} loaded in {self.load_seconds:.2f} s by host process {link.pid}"
         )
 
+        if self.landed:
+            self._core.events.warning("worker", self.landed)
+
+    @property
+    def landed(self) -> str:
+        """What its users must be told if it was to run on a GPU and does not."""
+        if self.info is None or not self._entry.gpu_layers or self.info.gpu:
+            return ""
+        return f"{self._entry.name} was to run on a GPU (gpu_layers = {self._entry.gpu_layers}) and runs on the CPU"
+
     async def restart(self) -> None:
         """Starts another worker after a crash. Raises when that fails again and again, or crashes do."""
         self.restarts += 1

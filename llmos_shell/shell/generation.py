@@ -43,6 +43,8 @@ def spawn(context: Context, request: Spawn) -> Spawned:
     with Progress(context.err, f"loading {request.model or 'the default model'}"):
         spawned: Spawned = context.client.call(PROC_SPAWN, request)
     context.track(spawned.pid)
+    if spawned.warning:
+        print(f"llmos: warning: {spawned.warning}", file=context.err, flush=True)
     return spawned
 
 

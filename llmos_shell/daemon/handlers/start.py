@@ -65,7 +65,9 @@ async def spawn(context: Context, args: abi.Spawn) -> abi.Spawned:
         lifecycle.end(core, process, Reason.ERROR, str(error))
         lifecycle.reap(core, process)
         raise error
-    return abi.Spawned(process.pid, process.prompt_tokens)
+    conductor = core.residency.find(process.model)
+    warning = conductor.workshop.landed if conductor is not None else ""
+    return abi.Spawned(process.pid, process.prompt_tokens, warning)
 
 
 async def take_input(context: Context, args: abi.Input) -> abi.InputTaken:

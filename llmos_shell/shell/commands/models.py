@@ -84,6 +84,8 @@ def _load(context: Context, args: Args) -> int:
             context.client.call(MODEL_PIN, Pin(resolve_model(model)))
         with Progress(context.err, f"loading {model}"):
             status: ModelStatus = context.client.call(MODEL_LOAD, ModelName(resolve_model(model)))
+        if status.warning:
+            print(f"llmos: load: warning: {status.warning}", file=context.err, flush=True)
         if args.json:
             context.out.write(to_json(status))
         else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -102,3 +104,14 @@ def test_a_budget_that_shrank_keeps_the_process(daemon, client):
         before = again.call(abi.PROC_INFO, abi.Pid(pid)).generated_tokens
         again.call(abi.PROC_KILL, abi.Kill(pid, Signal.CONT))
         retry_until(lambda: again.call(abi.PROC_INFO, abi.Pid(pid)).generated_tokens > before)
+
+
+def test_a_model_that_was_to_run_on_a_gpu_says_where_it_landed(llmos_home, daemon, client):
+    file = llmos_home / "config" / "models.toml"
+    file.write_text(file.read_text().replace('kernel = "scripted"', 'kernel = "scripted"\ngpu_layers = 5'))
+    text = "scripted was to run on a GPU (gpu_layers = 5) and runs on the CPU"
+    for words in (["load", "scripted"], ["run", "x"]):
+        done = subprocess.run([sys.executable, "-P", "-m", "llmos_shell", *words], capture_output=True, text=True)
+        assert done.returncode == 0 and text in done.stderr
+    said = [event for event in client.stream(abi.SYS_DMESG, abi.Dmesg()) if event.text == text]
+    assert [event.level for event in said] == ["warning"]
