@@ -74,5 +74,5 @@ def test_the_estimate_is_the_plan_of_the_kernel(fields):
     entry = ModelEntry("big", "/big.gguf", **fields)
     info = SimpleNamespace(context=8192, kv_bytes_per_token=lambda kind: 131072)
     cells = plan_kv(load_message(entry), 8192, 131072, 15 << 30).cells
-    expected = int(((1 << 30) + cells * 131072) * residency.OVERHEAD)
+    expected = residency.WORKER_BYTES + int(((1 << 30) + cells * 131072) * residency.OVERHEAD)
     assert residency.estimate(entry, 1 << 30, info, 16 << 30) == expected
