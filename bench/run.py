@@ -25,6 +25,7 @@ TITLES = {
     "interactive": "A prompt of 16 tokens while 64 jobs run on 8 slots: time to first token (15 M parameters)",
     "stalls": "A prompt of 4,000 tokens beside 4 streams that are read: token intervals (110 M parameters)",
     "hog": "Throughput of 8 streams beside a process that keeps one processor busy (15 M parameters)",
+    "scheduling": "Scheduling",
     "startup": "Start-up",
     "language": "The shell language",
     "residency": "Three models in a budget for one; memory estimated and measured (15 M parameters)",
@@ -44,6 +45,7 @@ def main() -> None:
         "interactive": lambda: _interactive(options.threads),
         "stalls": lambda: _stalls(options.threads),
         "hog": lambda: _hog(options.threads, options.rounds),
+        "scheduling": _scheduling,
         "startup": lambda: _startup(options.rounds),
         "language": lambda: _language(options.rounds),
         "residency": _residency,
@@ -132,6 +134,12 @@ def _random_model(shape: Shape) -> Iterator[Path]:
         model = Path(folder, "random-q8_0.gguf")
         write_random_model(model, shape, seed=1, quantisation="q8_0")
         yield model
+
+
+def _scheduling() -> list[str]:
+    import scheduling
+
+    return scheduling.measure()
 
 
 def _startup(rounds: int) -> list[str]:

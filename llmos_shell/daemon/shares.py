@@ -30,6 +30,7 @@ class Shares:
         self._weights: dict[str, float] = {}  # that differ from 1
         self.load = 0.0  # weights of all that want to run
         self._weight = 0.0
+        self._sum = 0.0  # of weight * mean vruntime of the groups
 
     def set_weight(self, group: str, weight: float) -> None:
         """The weight of a group; 1 is what every group has at first."""
@@ -37,6 +38,7 @@ class Shares:
         found = self._groups.get(group)
         if found is not None:
             self._weight += weight - found.weight
+            self._sum += (weight - found.weight) * found.moment / found.load
             found.weight = weight
 
     def join(self, entity: Entity) -> None:
@@ -45,29 +47,37 @@ class Shares:
         if group is None:
             group = self._groups[entity.group] = _Group(self._weights.get(entity.group, 1.0))
             self._weight += group.weight
+        else:
+            self._sum -= group.weight * group.moment / group.load
         group.count += 1
         group.load += entity.weight
         group.moment += entity.weight * entity.vruntime
         self.load += entity.weight
+        self._sum += group.weight * group.moment / group.load
 
     def leave(self, entity: Entity) -> None:
         """It no longer does."""
         group = self._groups[entity.group]
+        self._sum -= group.weight * group.moment / group.load
         group.count -= 1
         group.load -= entity.weight
         group.moment -= entity.weight * entity.vruntime
         self.load -= entity.weight
-        if not group.count:
+        if group.count:
+            self._sum += group.weight * group.moment / group.load
+        else:
             self._weight -= group.weight
             del self._groups[entity.group]
-        if not self._groups:
-            self.load = self._weight = 0.0
+        if not self._groups:  # and with them what rounding has left
+            self.load = self._weight = self._sum = 0.0
 
     def advance(self, entity: Entity, virtual: float) -> None:
         """Adds to its virtual runtime."""
         entity.vruntime += virtual
         group = self._groups[entity.group]
-        group.moment += entity.weight * virtual
+        moment = entity.weight * virtual
+        group.moment += moment
+        self._sum += group.weight * moment / group.load
 
     def rate(self, entity: Entity) -> float:
         """Virtual seconds per device second; of one that does not want to run, by its own weight alone."""
@@ -79,7 +89,4 @@ class Shares:
 
     def fair(self) -> float | None:
         """The virtual runtime of one that had exactly its share: the weighted mean; None when nobody wants to run."""
-        if not self._groups:
-            return None
-        mean = sum(group.weight * (group.moment / group.load) for group in self._groups.values())
-        return mean / self._weight
+        return self._sum / self._weight if self._groups else None

@@ -6,8 +6,9 @@ from typing import Any
 
 from llmos_shell.daemon.policies.base import MIN_RUN, Entity, Keyed, Parameter
 
-AGEING = 0.1
-"""Virtual seconds of lead a process gains per second it waits: a debt of one virtual second is waited off in ten."""
+AGEING = 0.001
+"""Virtual seconds of lead a process gains per second it waits, over what it gains by others' running. It breaks ties
+among many that wait; more would let the thousand jobs of one group, which wait for long, pass the one of another."""
 
 LEAD = 0.25
 """Virtual seconds a waiting process must be ahead to preempt one that runs; keeps equals from alternating."""

@@ -150,6 +150,15 @@ class TestGroups:
             used = sum(used for pid, used in device.used.items() if device.scheduler.entity(pid).group == f"g{group}")
             assert used / device.now == pytest.approx(weights[group] / total, abs=0.03)
 
+    def test_a_hundred_jobs_do_not_keep_the_one_of_another_group_waiting(self) -> None:
+        device = Device(8)
+        for pid in range(3, 103):
+            device.start(pid, group="many")
+        device.play(150)
+        device.start(2, group="one")
+        device.play(30)
+        assert device.used[2] > 0.7 * 30 / 8
+
     def test_within_a_group_nice_decides(self) -> None:
         device = Device(1)
         device.start(2, 0, "a")

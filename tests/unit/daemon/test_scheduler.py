@@ -280,7 +280,7 @@ class TestChoose:
             scheduler.add(pid, 0, 0.0)
             scheduler.wake(pid, 0.0)
         scheduler.choose(set(), Pages(5, needs), 0.0)
-        for pid, seconds in ((2, 2.0), (3, 4.0), (4, 3.0)):
+        for pid, seconds in ((2, 2.0), (3, 4.0), (4, 3.7)):
             scheduler.charge(pid, seconds)
         scheduler.add(5, 0, 0.0)
         scheduler.wake(5, 5.0)
