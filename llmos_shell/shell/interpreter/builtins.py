@@ -127,9 +127,9 @@ def _source(shell: Shell, words: list[str]) -> int:
         text = read_script(path)
     except NoText as error:
         status = shell.complain(f"{words[0]}: {words[1]}: {error}", 126 if error.status == 126 else 1)
-        if shell.interactive or words[0] == "source":
-            return status
-        raise ExitShell(2) from None
+        if words[0] == ".":
+            shell.misused(2)
+        return status
     saved = shell.parameters
     if len(words) > 2:
         shell.parameters = words[2:]

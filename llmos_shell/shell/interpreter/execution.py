@@ -70,6 +70,7 @@ class Executor(CompoundCommands):
         self.depth = 0  # of subshells
         self.folder = folders.Restore()
         self._calls = 0
+        self._traced: Files | None = None  # what the trace of a command with redirections is written to
         self.ordinary = 0  # inside `command`: special built-ins are like others
         self._substituted: int | None = None  # status of the last command substitution
         self.interrupted: Callable[[], None] | None = None
@@ -255,6 +256,8 @@ class Executor(CompoundCommands):
         before = self.files
         try:
             self._redirect(redirection, node.redirects)
+            if self.options.xtrace:
+                self._traced = before
             self.files = redirection.files
             if words and words[0] == "exec" and "exec" not in self.functions and len(words) == 1:
                 before = self.keep_files(redirection)
@@ -336,7 +339,10 @@ class Executor(CompoundCommands):
         from llmos_shell.shell.interpreter.trace import trace
 
         pieces = [f"{name}={quote(value)}" for name, value in assignments] + [quote(word) for word in words]
+        files = self.files
+        self.files, self._traced = self._traced or files, None
         trace(self.shell, " ".join(pieces))
+        self.files = files
 
     def run_command(self, words: list[str], assignments: dict[str, str] | None = None) -> int:
         """Runs a command given as words, wherever it is found."""

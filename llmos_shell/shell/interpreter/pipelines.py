@@ -453,6 +453,8 @@ def run_background(shell: Shell, body: ast.Command) -> int:
 
 
 def _starts_process(shell: Shell, node: ast.Command) -> bool:
+    if isinstance(node, ast.Timed) and node.body is not None:
+        return _starts_process(shell, node.body)
     name = node.words[0].literal() if isinstance(node, ast.Simple) and node.words else None
     return name in STARTS_PROCESSES and name not in shell.functions
 
