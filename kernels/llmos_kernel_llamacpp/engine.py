@@ -78,6 +78,7 @@ class LlamaEngine:
         self._least_rows = loading.least_rows(int(lib.llama_model_ftype(model)))
         self._total_cells = int(lib.llama_n_ctx(self._context))
         self._cells = Cells(plan.slots)
+        self._unturned: set[int] = set()  # slots whose KV was moved since the last step
         self._batch = Batch(max_batch + steady.LEAST_ROWS)
         self._logits = LogitsView(self._vocabulary.size)
         self.piece = self._vocabulary.piece
@@ -98,6 +99,7 @@ class LlamaEngine:
             can_constrain=True,
             gpu=spec.gpu_layers != 0 and bool(lib.llama_supports_gpu_offload()),
             most_guesses=loading.MOST_GUESSES if self._can_guess(spec) else 0,
+            can_shift=self._can_shift(spec),
             longest_piece_bytes=self._vocabulary.longest_piece(),
             description=_description(model),
             weights=f"gguf:{loading.weights_digest(spec.path)}",
@@ -167,6 +169,7 @@ class LlamaEngine:
             raise LlmosError(Code.ENOMEM, f"no room for a step in the KV pool of {self._total_cells} tokens")
         if status:
             raise LlmosError(Code.EIO, f"llama.cpp failed with status {status}: {take_errors() or 'no reason given'}")
+        self._unturned.clear()
 
     def copy(self, source: int, target: int, tokens: int) -> None:
         """Shares cells in the shared layout.
@@ -193,8 +196,27 @@ class LlamaEngine:
             raise LlmosError(Code.ENOSYS, "this model's state cannot be cut")
         self._cells.cut(slot, tokens)
 
+    def shift(self, slot: int, keep: int, discard: int) -> None:
+        """The positions change at once, the keys are turned by the next step.
+
+        In the shared layout a cell's position is that of all who share it, so the slot gets cells of its own first.
+        """
+        if not self.info.can_shift:
+            raise LlmosError(Code.ENOSYS, "this model's KV cannot be moved")
+        length = self._cells.lengths[slot]
+        if not self._split:
+            blob = self.export(slot)
+            self.free(slot)
+            self.restore(slot, blob, length)
+        lib.llama_memory_seq_rm(self._memory, slot, keep, keep + discard)
+        lib.llama_memory_seq_add(self._memory, slot, keep + discard, -1, -discard)
+        self._cells.cut(slot, length - discard)
+        self._unturned.add(slot)
+
     def export(self, slot: int) -> memoryview:
         """The state of the sequence, as llama.cpp writes it."""
+        if slot in self._unturned:
+            raise LlmosError(Code.ENOSYS, "the KV was moved and is not written out before the next step")
         size = lib.llama_state_seq_get_size(self._context, slot)
         blob = np.empty(size, dtype=np.uint8)
         pointer = ctypes.cast(blob.ctypes.data, ctypes.POINTER(ctypes.c_uint8))
@@ -221,6 +243,7 @@ class LlamaEngine:
         """Empties a slot."""
         lib.llama_memory_seq_rm(self._memory, slot, -1, -1)
         self._cells.cut(slot, 0)
+        self._unturned.discard(slot)
 
     def constraint(self, kind: Literal["gbnf", "json-schema"], text: str) -> Constraint:
         """A grammar sampler of llama.cpp."""
@@ -239,6 +262,11 @@ class LlamaEngine:
         """Frees context and weights."""
         lib.llama_free(self._context)
         lib.llama_model_free(self._model)
+
+    def _can_shift(self, spec: Load) -> bool:
+        """llama.cpp crashes when it turns quantised or bf16 keys on a CPU (llama-cpp-python 0.3.36)."""
+        able = self._cuttable and not self._deterministic and spec.kv_type in ("f16", "f32")
+        return able and bool(lib.llama_memory_can_shift(self._memory))
 
     def _check_empty(self, slot: int) -> None:
         if self._cells.lengths[slot]:

@@ -1,8 +1,8 @@
 """What an engine must do. Step loop, sampling, images and text decoding are shared and live in `llmos_shell.engine`.
 
 An engine is used by one thread. A `slot` is an int in `range(info.slots)`. The engine keeps, per slot, the KV of
-positions 0…n-1; only `step`, `copy`, `truncate`, `restore` and `free` change it. A failed call raises `LlmosError` and
-leaves every slot as it was, unless it says otherwise.
+positions 0…n-1; only `step`, `copy`, `truncate`, `shift`, `restore` and `free` change it. A failed call raises
+`LlmosError` and leaves every slot as it was, unless it says otherwise.
 """
 
 from __future__ import annotations
@@ -86,6 +86,13 @@ class Engine(Protocol):
 
     def truncate(self, slot: int, tokens: int) -> None:
         """Keeps the first `tokens` tokens."""
+
+    def shift(self, slot: int, keep: int, discard: int) -> None:
+        """Forgets the `discard` tokens after the first `keep`; the KV of what follows moves up to their positions.
+
+        No other slot changes, whatever they share. ENOSYS without `can_shift`. On another failure the slot is empty.
+        `export` may raise ENOSYS until the slot took part in a step again.
+        """
 
     def export(self, slot: int) -> bytes | memoryview:
         """The slot's KV as bytes, for `restore` of an engine with the same fingerprint. ENOSYS without `can_export`."""

@@ -27,6 +27,7 @@ from llmos_shell.abi.types import (
     Limits,
     Message,
     ModelStatus,
+    Overflow,
     ProcessInfo,
     Reason,
     Signal,
@@ -57,6 +58,7 @@ class Spawn(Struct, frozen=True, omit_defaults=True):
     detached: bool = False  # belongs to PID 1, survives the session
     parent: int | None = None  # default: the calling session
     private: bool = False  # never shares its KV with other processes
+    overflow: Overflow = Overflow.STOP
     group: str = ""  # shares the device as a part of this group; "": of its terminal's or session's
     deadline: float | None = None  # seconds from now by which it should have ended; matters under policy `deadline`
     foreground: bool = False  # a person waits for it, until nobody follows it in the foreground any more

@@ -59,6 +59,14 @@ class Reason(StrEnum):
     ERROR = "error"
 
 
+class Overflow(StrEnum):
+    """What happens to a process whose context is full."""
+
+    STOP = "stop"  # its turn ends with the reason `context`
+    SHIFT = "shift"  # the older half after the beginning is forgotten, and it goes on
+    ERROR = "error"  # its turn fails
+
+
 class Signal(StrEnum):
     """Signals a process can be sent."""
 
@@ -180,6 +188,8 @@ class ProcessInfo(Struct, frozen=True):
     sampling: Sampling | None = None
     page_bytes: int = 0  # of its model's pool, while that is loaded
     swapped_bytes: int = 0
+    overflow: Overflow = Overflow.STOP
+    forgotten_tokens: int = 0  # by `Overflow.SHIFT`
     group: str = ""
     foreground: bool = False  # a person waits for its answer
     deadline: float | None = None  # an instant

@@ -139,6 +139,17 @@ class Truncate(Struct, frozen=True, tag="truncate"):
     tokens: int
 
 
+class Shift(Struct, frozen=True, tag="shift"):
+    """Forgets `discard` tokens after the first `keep`; what follows moves up. Answered by `Opened`.
+
+    An engine that can move KV keeps that of the rest, else it is computed again.
+    """
+
+    seq: int
+    keep: int
+    discard: int
+
+
 class Close(Struct, frozen=True, tag="close"):
     """Release everything and exit with status 0. End of file on the socket means the same."""
 
@@ -173,6 +184,7 @@ class ModelInfo(Struct, frozen=True):
     can_export: bool = True
     can_constrain: bool = False
     most_guesses: int = 0  # logits a step can give beyond one per sequence, of an engine that can truncate
+    can_shift: bool = False  # move KV to other positions
     has_gradients: bool = False
     gpu: bool = False  # computes on a GPU, at least in part
     longest_piece_bytes: int = 0  # of text one token can stand for, so that no text has fewer tokens; 0: not known
@@ -291,5 +303,5 @@ class Stats(Struct, frozen=True, tag="stats"):
     right_tokens: int = 0  # of these, those that were generated
 
 
-ToWorker = Load | Tokenize | Fence | Open | Feed | Run | Export | Free | Truncate | Close
+ToWorker = Load | Tokenize | Fence | Open | Feed | Run | Export | Free | Truncate | Shift | Close
 ToDaemon = Hello | Ready | Tokens | Fenced | Opened | Step | Exported | Failed | Stats

@@ -14,8 +14,8 @@ from msgspec import Struct
 
 from llmos_shell.abi import worker as abi
 from llmos_shell.abi.errors import Code, LlmosError
-from llmos_shell.abi.types import ModelEntry, Reason
-from llmos_shell.daemon import lifecycle
+from llmos_shell.abi.types import ModelEntry, Overflow, Reason
+from llmos_shell.daemon import lifecycle, overflow
 from llmos_shell.daemon.digest import Digest
 from llmos_shell.daemon.planner import Planner
 from llmos_shell.daemon.process import NO_LIMIT, Phase, Process
@@ -101,7 +101,7 @@ class Conductor:
             return
         now = self.core.now()
         if process.wants_to_run and self.suspects.may_run(process.pid) and self.core.scheduling.may_run(process):
-            process.cap = _cap(process, self.core.scheduling.kv_limit(process))
+            process.cap = _cap(process, self.core.scheduling.kv_limit(process), self.workshop.context)
             self.scheduler.wake(process.pid, now)
             lifecycle.start_waiting(process)
             if len(process.tokens) >= min(process.cap, self.workshop.context):
@@ -171,8 +171,8 @@ class Conductor:
             whose = "its" if kv_tokens == limits.kv_tokens else f"the group {process.group}'s"
             text = f"{whose} limit of {kv_tokens} tokens of context is reached"
             lifecycle.end(self.core, process, Reason.LIMIT, text)
-        elif len(process.tokens) >= self.workshop.context:
-            lifecycle.finish_turn(self.core, process, Reason.CONTEXT)
+        elif len(process.tokens) >= min(process.cap, self.workshop.context):
+            overflow.full(self, process)
 
     # -- what the worker says ------------------------------------------------------------------------------------------
 
@@ -257,11 +257,11 @@ class Conductor:
             self.changed(process)
 
 
-def _cap(process: Process, kv_tokens: int | None) -> int:
-    """The longest context its limits allow."""
-    cap = NO_LIMIT
+def _cap(process: Process, kv_tokens: int | None, context: int) -> int:
+    """The longest context its limits allow; one whose worker must not end the turn stands still just before that."""
+    cap = NO_LIMIT if process.overflow is Overflow.STOP else context - 1
     if process.limits.tokens is not None:
-        cap = len(process.tokens) + max(0, process.limits.tokens - process.generated_tokens)
+        cap = min(cap, len(process.tokens) + max(0, process.limits.tokens - process.generated_tokens))
     if kv_tokens is not None:
         cap = min(cap, kv_tokens)
     return cap

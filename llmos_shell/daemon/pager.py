@@ -93,7 +93,7 @@ class Pager:
         origin: abi.ImageFile | abi.CopyOf | None = abi.ImageFile(image) if image else None
         if source is not None and shared:
             origin = abi.CopyOf(source, shared)
-        turn = len(tokens) if idle else process.turn_start
+        turn = len(tokens) if idle else self._turn(process)
         self._conductor.send(abi.Open(seq, tuple(tokens), turn, self._sampling(process), origin, idle))
         return True
 
@@ -110,7 +110,8 @@ class Pager:
                 ledger.length(origin), len(tokens) - (process.phase is Phase.READY)
             )  # its next token needs logits
             parent = self.bound[origin]
-            if held > shared and parent.scope == process.scope and parent.tokens[:held] == tokens[:held]:
+            allowed = ledger.scope_of(origin) == parent.scope == process.scope
+            if held > shared and allowed and parent.tokens[:held] == tokens[:held]:
                 return origin, held
         return source, shared
 
@@ -142,10 +143,19 @@ class Pager:
         if message.note:
             self._core.events.info("memory", message.note, process.pid)
 
+    @staticmethod
+    def _turn(process: Process) -> int:
+        """Where its answer begins, or what is left of it."""
+        return max(process.turn_start, process.sinks if process.turn_start < process.sinks else 0)
+
     def _sampling(self, process: Process) -> Sampling:
         """What its user asked for; a conversation also stops where the model would begin to speak for the user."""
+        sampling, most = process.sampling, process.sampling.max_tokens
+        gone = self._turn(process) - process.turn_start  # of the answer, forgotten
+        if most is not None and gone and process.phase is Phase.READY:
+            sampling = structs.replace(sampling, max_tokens=max(1, most - gone))
         extra = () if process.raw else self.info.chat_stop
-        return structs.replace(process.sampling, stop=(*process.sampling.stop, *extra)) if extra else process.sampling
+        return structs.replace(sampling, stop=(*sampling.stop, *extra)) if extra else sampling
 
     def _bind(self, process: Process, seq: int) -> None:
         process.seq = seq
@@ -202,6 +212,26 @@ class Pager:
             process.known_computed = min(process.known_computed, keep)
         process.topup_at = process.limit = 0
         self._conductor.send(abi.Feed(seq, tuple(process.tokens[keep:]), self._sampling(process), keep))
+
+    def shift(self, process: Process, keep: int, discard: int) -> None:
+        """Forgets KV in the middle of a context, before the process's tokens change."""
+        seq, ledger = process.seq, self.ledger
+        process.topup_at = process.limit = 0
+        if seq is None or process.leaving:
+            process.computed = min(process.computed, keep)
+            process.known_computed = max(0, process.known_computed - discard)
+            return
+        held = ledger.length(seq)
+        moves = self.info.can_shift and held > keep + discard
+        if seq in self._expected or (moves and not ledger.shift(seq, keep, discard)):
+            self.drop(process)
+        else:
+            if not moves:
+                ledger.truncate(seq, min(held, keep))
+            self._expected[seq] = (ledger.length(seq), False)
+            process.computed = ledger.length(seq)
+            self._conductor.send(abi.Shift(seq, keep, discard))
+        process.known_computed = max(0, min(process.known_computed, held) - discard)
 
     # -- making room ---------------------------------------------------------------------------------------------------
 
@@ -316,6 +346,7 @@ class Pager:
         """A process has ended: its KV stays as a cached prefix, or goes."""
         seq = process.seq
         if seq is not None and not process.leaving:
+            cache = cache and self.ledger.scope_of(seq) == process.scope
             if cache and self.info.can_fork and self.ledger.length(seq) >= self.info.page_tokens:
                 self.ledger.retire(seq)
                 self._conductor.send(abi.Truncate(seq, self.ledger.length(seq)))

@@ -17,6 +17,7 @@ from llmos_shell.abi.types import (
     KvState,
     Limits,
     Message,
+    Overflow,
     ProcessInfo,
     Sampling,
     State,
@@ -57,6 +58,7 @@ class Process:
     nice: int = 0
     tty: str = ""
     chat: bool = False
+    overflow: Overflow = Overflow.STOP
     scope: str = ""  # only processes of the same scope may share KV
     host_pid: int = 0
     started: float = field(default_factory=time.time)
@@ -85,6 +87,9 @@ class Process:
     turn_start: int = 0  # index of the first token generated in the present turn
     turn_offset: int = 0
     output: Output = field(default_factory=Output)
+    sinks: int = 0  # leading tokens that were kept when others were forgotten
+    forgotten: int = 0  # tokens that left the context so that it could go on
+    shifting: bool = False  # some are just being forgotten
     held: str = ""  # text the worker holds back; a turn that ends without the worker ends with it
 
     # the KV. `seq` is a handle of the worker when resident
@@ -223,6 +228,7 @@ class Process:
             resident_pages=figures.resident_pages, shared_pages=figures.shared_pages,
             parked_bytes=self.image_bytes if self.kv is not KvState.SWAPPED else 0,
             swapped_bytes=self.image_bytes if self.kv is KvState.SWAPPED else 0, page_bytes=figures.page_bytes,
+            overflow=self.overflow, forgotten_tokens=self.forgotten,
             exit=self.exit, ended=self.ended, limits=self.limits,
             sampling=self.sampling if self.kind is Kind.MODEL else None,
             group=self.group if self.kind is Kind.MODEL else "", foreground=self.foreground, deadline=self.deadline,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct, msgpack
 
-from llmos_shell.abi.types import ExitInfo, Kind, KvState, Limits, Reason, Sampling, Turn
+from llmos_shell.abi.types import ExitInfo, Kind, KvState, Limits, Overflow, Reason, Sampling, Turn
 from llmos_shell.daemon.output import Output
 from llmos_shell.daemon.process import Phase, Process
 from llmos_shell.daemon.records import Saved
@@ -52,6 +52,9 @@ class Record(Struct, omit_defaults=True):
     group: str = ""
     deadline: float | None = None
     missed_deadline: bool = False
+    overflow: Overflow = Overflow.STOP
+    sinks: int = 0
+    forgotten: int = 0
 
 
 def encode_record(process: Process) -> bytes:
@@ -70,6 +73,7 @@ def encode_record(process: Process) -> bytes:
             first_token_seconds=process.first_token_seconds, preemptions=process.preemptions,
             image=process.image, image_bytes=process.image_bytes, exit=process.exit, ended=process.ended,
             group=process.named_group, deadline=process.deadline, missed_deadline=process.missed_deadline,
+            overflow=process.overflow, sinks=process.sinks, forgotten=process.forgotten,
         )  # fmt: skip
     return _encoder.encode(record)
 
@@ -105,6 +109,7 @@ def from_record(record: Record, tokens: list[int], text: str) -> Process:
         first_token_seconds=record.first_token_seconds, preemptions=record.preemptions,
         image=record.image, image_bytes=record.image_bytes, reaped=record.exit is not None,
         named_group=record.group, deadline=record.deadline, missed_deadline=record.missed_deadline,
+        overflow=record.overflow, sinks=record.sinks, forgotten=record.forgotten,
         metered_tokens=record.generated_tokens,
     )  # fmt: skip
     if process.alive and tokens:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.types import ModelEntry
-from llmos_shell.daemon import lifecycle
+from llmos_shell.daemon import lifecycle, overflow
 from llmos_shell.daemon.process import Phase, Process
 
 if TYPE_CHECKING:
@@ -53,6 +53,9 @@ async def _prepare(core: Core, process: Process) -> None:
     conductor.attach(process)
     _refuse_unread(conductor, process)
     keep, tokens = await conductor.tokenizer.for_process(process)
+    if process.phase is not Phase.NEW:
+        return
+    keep, tokens = await overflow.make_room(conductor, process, keep, tokens)
     if process.phase is not Phase.NEW:
         return
     pager = conductor.workshop.pager

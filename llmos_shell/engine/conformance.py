@@ -194,6 +194,33 @@ class EngineConformance:
                     engine.free(slot)
             assert engine.usage().used_tokens == 0
 
+    def test_shift(self) -> None:
+        """Tokens in the middle are gone, what follows goes on, and nobody who shared them notices."""
+        with self._engine() as engine:
+            if not engine.info.can_shift:
+                return
+            prompt = self._prompt(engine, 1, 40)
+            expected = self._fresh_logits(engine, prompt)
+            engine.step([Chunk(0, 0, prompt[:-1], False)])
+            before = engine.usage().used_tokens
+            if engine.info.can_fork:
+                engine.copy(0, 1, 39)
+            engine.shift(0, 4, 15)
+            assert engine.info.can_fork or engine.usage().used_tokens == before - 15
+            logits = engine.step([Chunk(0, 24, prompt[-1:], True)])
+            assert np.isfinite(logits).all()
+            if engine.info.can_fork:
+                self._same(self._last_logits(engine, 1, prompt), expected)
+            if engine.info.can_export:
+                blob = bytes(engine.export(0))
+                after = engine.step([Chunk(0, 25, [7], True)])[0].copy()
+                engine.free(0)
+                engine.restore(0, blob, 25)
+                self._same(engine.step([Chunk(0, 25, [7], True)])[0], after)
+            engine.free(0)
+            engine.free(1)
+            assert engine.usage().used_tokens == 0
+
     def test_export_and_restore(self) -> None:
         """An image goes on where its slot was, in any slot, in a fresh engine too, and right after other changes."""
         with self._engine() as engine, self._engine() as other:

@@ -138,6 +138,14 @@ class Sequence:
         self.release()
         return self.text.flush()
 
+    def shift(self, keep: int, discard: int) -> None:
+        """Forgets tokens in the middle. The turn counts on; where it began may lie before the first token now."""
+        del self.tokens[keep : keep + discard]
+        self.turn -= discard
+        maximum, context = self.sampling.max_tokens, self._vocabulary.context
+        self.most = context if maximum is None else min(context, self.turn + maximum)
+        self.kv = min(self.kv, len(self.tokens))
+
     def release(self) -> None:
         """Gives up the grammar state."""
         if self.constraint is not None:

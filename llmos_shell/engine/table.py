@@ -37,6 +37,7 @@ class Table:
             abi.Export: self._export,
             abi.Free: self._free,
             abi.Truncate: self._truncate,
+            abi.Shift: self._shift,
         }
 
     def handle(self, message: abi.ToWorker) -> list[abi.ToDaemon]:
@@ -202,6 +203,31 @@ class Table:
             sequence.turn = min(sequence.turn, message.tokens)
             self._revive()
         return []
+
+    def _shift(self, message: abi.Shift) -> list[abi.ToDaemon]:
+        sequence, keep, discard = self._sequences.get(message.seq), message.keep, message.discard
+        if sequence is None:
+            return [abi.Failed(message.seq, Code.ESRCH, "no such sequence is open")]
+        if keep < 0 or discard < 0 or keep + discard >= len(sequence.tokens):
+            text = f"cannot forget {discard} after {keep} of {len(sequence.tokens)} tokens"
+            return [failed(sequence, LlmosError(Code.EINVAL, text))]
+        note, held = "", sequence.kv
+        if self._info.can_shift and held > keep + discard:
+            try:
+                self._engine.shift(sequence.slot, keep, discard)
+                sequence.kv = held - discard
+            except LlmosError as error:
+                if error.code == Code.EIO:
+                    raise
+                self._engine.free(sequence.slot)
+                sequence.kv, note = 0, str(error)
+        else:
+            self.cut_kv(sequence, min(held, keep))
+        sequence.shift(keep, discard)
+        sequence.prompting = sequence.kv < len(sequence.tokens) - 1
+        self._grant_to(sequence)
+        self._revive()
+        return [abi.Opened(message.seq, sequence.kv, note, sequence.text.held)]
 
     def _check(self, tokens: tuple[int, ...], size: int, idle: bool) -> None:
         """Refuses what no engine could compute."""

@@ -153,16 +153,16 @@ def to_text(blocks: Iterable[Block], width: int, style: Style, indent: int = IND
     parts: list[str] = []
     for block in blocks:
         if isinstance(block, Heading):
-            parts.append(_heading(block, width, style, indent))
+            parts.append(_heading(block, style, indent))
             continue
         lines = [(" " * indent + line).rstrip() for line in _lines(block, width - indent, style)]
         parts.append("\n".join(lines) + "\n\n")
     return "".join(parts).rstrip("\n") + "\n"
 
 
-def _heading(block: Heading, width: int, style: Style, indent: int) -> str:
+def _heading(block: Heading, style: Style, indent: int) -> str:
     if block.level == 1:
-        return "\n".join(style.paint(line, "bold") for line in wrap(block.text, width)) + "\n\n"
+        return style.paint(block.text, "bold") + "\n\n"
     if block.level == 2:
         return style.paint(block.text.upper(), "bold") + "\n"
     return " " * (indent // 2) + style.paint(block.text, "bold") + "\n"

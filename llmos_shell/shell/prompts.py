@@ -16,6 +16,14 @@ if TYPE_CHECKING:
 
 MODEL_OPTION = Option(("-m", "--model"), "a name of `models`, or a weights file", "MODEL", "model")
 
+OVERFLOW_OPTION = Option(
+    ("--overflow",),
+    "when the context is full: stop, go on without the older half of it, or fail",
+    "WHAT",
+    "stop|shift|error",
+    "stop",
+)
+
 PROMPT_OPTIONS = (
     Option(
         ("-f", "--file"),

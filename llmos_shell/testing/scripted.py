@@ -27,6 +27,7 @@ of `Load` of the same name):
     hang_load       true: loading never returns
     load_seconds    loading takes so long
     memory_bytes    what the model pretends to need, for the daemon's budget
+    can_shift       false: KV cannot be moved
     counter         file to which every step appends one line per row, see `computed`
 """
 
@@ -52,8 +53,7 @@ KV_BYTES_PER_TOKEN = 16
 OPTIONS = (
     "pages", "page_tokens", "slots", "context", "layout", "max_batch", "most_guesses", "reply", "end_after",
     "step_seconds", "token_seconds", "crash_at_token", "hang_at_token", "marker", "fail_load", "hang_load",
-    "load_seconds", "memory_bytes",
-    "counter",
+    "load_seconds", "memory_bytes", "counter", "can_shift",
 )  # fmt: skip
 
 _LETTERS = np.frombuffer(b"eeeetttaaaooiinnsshhrrdlucmwfgypbvk", dtype=np.uint8).astype(np.intp)
@@ -174,6 +174,14 @@ class ScriptedEngine:
             if not self._users[cell]:
                 del self._users[cell]
         del self._cells[slot][tokens:], self._slots[slot][tokens:]
+
+    def shift(self, slot: int, keep: int, discard: int) -> None:
+        """Cells keep their digests, of tokens that are forgotten too: moved KV is not computed KV."""
+        cells = self._slots[slot]
+        rest = cells[:keep] + cells[keep + discard :]
+        self.truncate(slot, 0)
+        self._slots[slot] = rest
+        self._take(slot, len(rest))
 
     def export(self, slot: int) -> bytes:
         """The cells as they are."""
@@ -310,6 +318,7 @@ def _info(spec: Load) -> ModelInfo:
         threads=1,
         has_chat_template=True,
         most_guesses=int(options.get("most_guesses", 0)),
+        can_shift=bool(options.get("can_shift", True)),
         longest_piece_bytes=len(END_TEXT),
         description="scripted engine for tests",
     )

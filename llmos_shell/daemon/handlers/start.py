@@ -176,6 +176,7 @@ def _new_process(context: Context, args: abi.Spawn, entry: ModelEntry) -> Proces
         nice=args.nice, tty=context.caller.tty, chat=args.chat, sampling=sampling, limits=args.limits,
     )  # fmt: skip
     process.raw = args.prompt is not None
+    process.overflow = args.overflow
     process.named_group, process.summoned = args.group, args.foreground and not args.detached
     if args.deadline is not None:
         process.deadline = process.started + args.deadline
@@ -227,9 +228,11 @@ def _copy(context: Context, source: Process, args: abi.Fork, number: int) -> Pro
     child = Process(
         core.table.next_pid(), source.name, Kind.MODEL, ppid=ppid, session=session, model=source.model,
         nice=source.nice if args.nice is None else args.nice, tty=context.caller.tty, chat=source.chat,
-        scope=source.scope, sampling=sampling, limits=Limits() if not source.alive else source.limits,
+        scope=source.scope, overflow=source.overflow, sampling=sampling,
+        limits=Limits() if not source.alive else source.limits,
     )  # fmt: skip
     child.named_group = source.named_group
+    child.sinks, child.forgotten = source.sinks, source.forgotten
     child.raw, child.turns, child.known = source.raw, list(source.turns), source.known
     child.tokens = list(source.tokens)
     child.turn_start, child.turn_offset = source.turn_start, source.turn_offset

@@ -112,6 +112,38 @@ class Ledger:
         del sequence.pages[keep:]
         self._settle(seq, sequence)
 
+    def shift(self, seq: int, keep: int, discard: int) -> bool:
+        """Forgets `discard` tokens after the first `keep`, the KV of the rest having moved up.
+
+        Such KV is not what its tokens alone would give, so from now on nobody else may share the sequence's pages,
+        and it shares none. False, and nothing changed, when pages of its own for that are not free.
+        """
+        sequence = self._open(seq)
+        if not (keep >= 0 and discard > 0 and keep + discard <= len(sequence.tokens)):
+            raise LlmosError(Code.EINVAL, f"cannot forget {discard} after {keep} of {len(sequence.tokens)} tokens")
+        count = self._count(len(sequence.tokens) - discard)
+        shared = sum(self._pages.references(page) > 1 for page in sequence.pages)
+        if shared:
+            if count > self.free_pages:
+                return False
+            pages = [self._pages.take() for _ in range(count)]
+            for page in sequence.pages:
+                self._pages.drop(page, True)
+            sequence.pages[:] = pages
+        else:
+            for page in sequence.pages[count:]:
+                self._pages.drop(page, True)
+            del sequence.pages[count:]
+        del sequence.tokens[keep : keep + discard]
+        self._index.shrink(seq, sequence.keys, 0)
+        sequence.scope = f"\0{seq}"
+        self._settle(seq, sequence)
+        return True
+
+    def scope_of(self, seq: int) -> str:
+        """Who may share its pages: sequences of the same scope."""
+        return self._sequence(seq).scope
+
     def trim(self, seq: int) -> None:
         """Gives back pages beyond the sequence's length, as when it falls asleep."""
         self.truncate(seq, self.length(seq))

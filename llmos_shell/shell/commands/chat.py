@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from llmos_shell.abi.errors import LlmosError
 from llmos_shell.abi.syscalls import PROC_ADOPT, PROC_DETACH, PROC_FORK, PROC_INFO, Adopt, Fork, Forked, Pid, Spawn
-from llmos_shell.abi.types import ProcessInfo
+from llmos_shell.abi.types import Overflow, ProcessInfo
 from llmos_shell.shell.attachments import attachment
 from llmos_shell.shell.command import Args, Command, Context, Example, Operand, Option, UsageError
 from llmos_shell.shell.conversation import Conversation, converse, read_messages
 from llmos_shell.shell.generation import LIMIT_OPTIONS, PROCESS_STATUSES, limits_of, spawn
-from llmos_shell.shell.prompts import MODEL_OPTION, resolve_model
+from llmos_shell.shell.prompts import MODEL_OPTION, OVERFLOW_OPTION, resolve_model
 from llmos_shell.shell.settings import (
     SAMPLING_OPTIONS,
     SYSTEM_OPTIONS,
@@ -70,6 +70,7 @@ def _start(context: Context, args: Args, model: str | None) -> int:
         sampling=sampling_of(args),
         limits=limits_of(context, args),
         detached=context.detached or args.detach,
+        overflow=Overflow(args.overflow),
         group=args.group or "",
     )
     return spawn(context, request).pid
@@ -105,6 +106,7 @@ COMMANDS = (
             *SYSTEM_OPTIONS,
             Option(("-a", "--attach"), "give this text file along with the first message", "FILE", "file", repeat=True),
             RAW,
+            OVERFLOW_OPTION,
             Option(("-d", "--detach"), "start it, print its PID, and leave it asleep"),
             Option(("-r", "--resume"), "continue this conversation, even if it has ended", "PID", "pid"),
             Option(("--name",), "the process's name in `ps`", "NAME"),

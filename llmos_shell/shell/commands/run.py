@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from llmos_shell.abi.syscalls import Output, Spawn
+from llmos_shell.abi.types import Overflow
 from llmos_shell.shell.command import Args, Command, Context, Example, Operand, Option, UsageError
 from llmos_shell.shell.generation import (
     LIMIT_OPTIONS,
@@ -18,7 +19,7 @@ from llmos_shell.shell.generation import (
     spawn,
     title,
 )
-from llmos_shell.shell.prompts import MODEL_OPTION, PROMPT_OPTIONS, gather
+from llmos_shell.shell.prompts import MODEL_OPTION, OVERFLOW_OPTION, PROMPT_OPTIONS, gather
 from llmos_shell.shell.settings import (
     SAMPLING_OPTIONS,
     SYSTEM_OPTIONS,
@@ -48,6 +49,7 @@ def _run(context: Context, args: Args) -> int:
         limits=limits_of(context, args),
         detached=context.detached or args.detach,
         private=args.private,
+        overflow=Overflow(args.overflow),
         group=args.group or "",
         deadline=args.deadline,
     )
@@ -143,6 +145,7 @@ COMMANDS = (
             Option(("--no-echo",), "print the continuation without the prompt"),
             Option(("-d", "--detach"), "print the PID and leave it running (`attach` and `log` show its text)"),
             Option(("--name",), "the process's name in `ps`", "NAME"),
+            OVERFLOW_OPTION,
             Option(("--private",), "share no memory with processes that have the same prompt"),
             Option(("--deadline",), "it should have ended by then (`sched set deadline`)", "TIME", "duration"),
             *LIMIT_OPTIONS,

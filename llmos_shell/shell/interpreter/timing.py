@@ -20,10 +20,6 @@ def run_timed(shell: Shell, node: ast.Timed) -> int:
     before, begun = os.times(), time.monotonic()
     try:
         return shell.execute(node.body) if node.body is not None else 0
-    except KeyboardInterrupt:
-        if shell.interactive:
-            shell.say("")  # behind the ^C
-        raise
     finally:
         shell.timers = outer
         seconds, after = time.monotonic() - begun, os.times()

@@ -1,0 +1,107 @@
+"""What happens when a context is full, as its user chose: stop, fail, or forget the older half and go on.
+
+Forgetting keeps the beginning (the system prompt; at least the first tokens, which models lean on whatever they are:
+Xiao et al., "Efficient Streaming Language Models with Attention Sinks", 2023), and is always said.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llmos_shell.abi import worker as abi
+from llmos_shell.abi.errors import LlmosError
+from llmos_shell.abi.types import Message, Overflow, Reason
+from llmos_shell.daemon import lifecycle
+from llmos_shell.daemon.process import Phase, Process
+
+if TYPE_CHECKING:
+    from llmos_shell.daemon.conductor import Conductor
+
+LEAST_SINKS = 4
+FILL = 0.75
+"""How much of the context is used after a turn's input, when something had to be forgotten for it."""
+
+ANSWER_SHARE = 8
+"""A turn begins with at least the context by this free for the answer, when something may be forgotten."""
+
+
+def full(conductor: Conductor, process: Process) -> None:
+    """Its context may not grow any more, in the middle of an answer."""
+    core = conductor.core
+    if process.overflow is Overflow.ERROR:
+        lifecycle.fail(core, process, f"its context of {conductor.workshop.context} tokens is full")
+    elif process.overflow is not Overflow.SHIFT:
+        lifecycle.finish_turn(core, process, Reason.CONTEXT)
+    elif not process.shifting:
+        process.shifting = True
+        core.spawn_task(_go_on(conductor, process))
+
+
+async def make_room(
+    conductor: Conductor, process: Process, keep: int, tokens: tuple[int, ...]
+) -> tuple[int, tuple[int, ...]]:
+    """Forgets something if a turn's input, `tokens` after the first `keep`, would leave no room; the same anew."""
+    context = conductor.workshop.context
+    length = keep + len(tokens)
+    if process.overflow is not Overflow.SHIFT or length <= context - context // ANSWER_SHARE:
+        return keep, tokens
+    sinks = await _sinks(conductor, process)
+    excess = length - int(context * FILL)
+    if keep < len(process.tokens) or not keep:  # the conversation is read again as a whole
+        whole = (*process.tokens[:keep], *tokens)
+        if excess > len(whole) - sinks - 1:
+            return keep, tokens
+        whole = (*whole[:sinks], *whole[sinks + excess :])
+        _note(conductor, process, sinks, excess)
+        return min(keep, sinks), whole[min(keep, sinks) :]
+    discard = min(max(excess, (keep - sinks) // 2), keep - sinks)
+    if length - discard < context and process.phase is Phase.NEW:
+        _forget(conductor, process, sinks, discard)
+    return len(process.tokens), tokens
+
+
+async def _go_on(conductor: Conductor, process: Process) -> None:
+    try:
+        sinks = await _sinks(conductor, process)
+    finally:
+        process.shifting = False
+    if process.phase is Phase.READY and len(process.tokens) >= process.cap:
+        discard = (len(process.tokens) - sinks) // 2
+        if discard < 1:
+            lifecycle.finish_turn(conductor.core, process, Reason.CONTEXT)
+            return
+        _forget(conductor, process, sinks, discard)
+        conductor.changed(process)
+
+
+async def _sinks(conductor: Conductor, process: Process) -> int:
+    """How many leading tokens stay: those of the system prompt, and a few at least."""
+    count = process.sinks or LEAST_SINKS
+    if not process.sinks and not process.raw and process.turns and process.turns[0].role == "system":
+        messages = (Message("system", process.turns[0].text), Message("user", ""))
+        try:
+            asked = await conductor.tokenizer.ask(abi.Tokenize(0, messages=messages))
+            same = (left == right for left, right in zip(process.tokens, asked.tokens, strict=False))
+            count = max(count, next((index for index, equal in enumerate(same) if not equal), len(asked.tokens)))
+        except LlmosError:
+            pass  # a template that refuses this: the least will do
+    return min(count, conductor.workshop.context // 2)
+
+
+def _forget(conductor: Conductor, process: Process, keep: int, discard: int) -> None:
+    pager = conductor.workshop.pager
+    if pager is not None:
+        pager.shift(process, keep, discard)
+    del process.tokens[keep : keep + discard]
+    process.turn_start -= discard
+    _note(conductor, process, keep, discard)
+    core = conductor.core
+    core.journal.append(process.pid, keep, process.tokens[keep:], "", turn=len(process.turns), role="shift")
+    core.save(process)
+
+
+def _note(conductor: Conductor, process: Process, keep: int, discard: int) -> None:
+    process.sinks = keep
+    process.forgotten += discard
+    text = f"its context of {conductor.workshop.context} tokens was full: {discard} tokens after the first {keep}"
+    conductor.core.events.info("memory", f"{text} were forgotten", process.pid)
