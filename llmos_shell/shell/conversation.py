@@ -134,7 +134,10 @@ class Conversation:
         while True:
             try:
                 self._interrupt()
-                self.show_others()
+                if len(self.transcript().turns) == self.seen:
+                    self.note("interrupted before it was sent")
+                else:
+                    self.show_others()
             except KeyboardInterrupt:
                 continue
             return
@@ -302,14 +305,18 @@ def _take(conversation: Conversation, message: Message | LlmosError) -> None:
         run_slash(conversation, text)
 
 
-def read_messages(conversation: Conversation, *, whole: bool = False) -> Iterator[Message | LlmosError]:
-    """Messages from a terminal with editing and a prompt, or those of standard input; with `whole` all of it as one."""
+def is_typed(context: Context) -> bool:
+    """Whether messages come from somebody at a terminal, who sees the answers there."""
     from llmos_shell.shell.prompts import stdin_is_terminal
 
-    context = conversation.context
-    if not whole and stdin_is_terminal(context) and context.is_terminal():
+    return stdin_is_terminal(context) and context.is_terminal()
+
+
+def read_messages(conversation: Conversation, *, whole: bool = False) -> Iterator[Message | LlmosError]:
+    """Messages from a terminal with editing and a prompt, or those of standard input; with `whole` all of it as one."""
+    if not whole and is_typed(conversation.context):
         return _typed(conversation)
-    return from_pipe(context, whole=whole)
+    return from_pipe(conversation.context, whole=whole)
 
 
 def _typed(conversation: Conversation) -> Iterator[Message | LlmosError]:

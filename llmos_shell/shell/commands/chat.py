@@ -7,7 +7,7 @@ from llmos_shell.abi.syscalls import PROC_ADOPT, PROC_DETACH, PROC_FORK, PROC_IN
 from llmos_shell.abi.types import Overflow, ProcessInfo
 from llmos_shell.shell.attachments import attachment
 from llmos_shell.shell.command import Args, Command, Context, Example, Operand, Option, UsageError
-from llmos_shell.shell.conversation import Conversation, converse, read_messages
+from llmos_shell.shell.conversation import Conversation, converse, is_typed, read_messages
 from llmos_shell.shell.generation import LIMIT_OPTIONS, PROCESS_STATUSES, limits_of, spawn
 from llmos_shell.shell.prompts import MODEL_OPTION, OVERFLOW_OPTION, resolve_model
 from llmos_shell.shell.settings import (
@@ -41,7 +41,7 @@ def _chat(context: Context, args: Args) -> int:
             context.client.call(PROC_DETACH, Pid(conversation.pid))
         print(conversation.pid, file=context.out, flush=True)
         return 0
-    if context.is_terminal():
+    if is_typed(context) and not whole:
         conversation.note(f"process {conversation.pid}; Ctrl-D ends it, /detach leaves it asleep, /help says more")
     try:
         ending = converse(conversation, read_messages(conversation, whole=whole))

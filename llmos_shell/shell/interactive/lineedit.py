@@ -102,6 +102,10 @@ def _keys() -> KeyBindings:
     keys = KeyBindings()
     bind_editor(keys, ".md")
 
+    @keys.add("c-z")
+    def _(event: KeyPressEvent) -> None:
+        """Would be typed otherwise."""
+
     @keys.add("enter")
     def _(event: KeyPressEvent) -> None:
         buffer = event.current_buffer

@@ -65,6 +65,14 @@ def test_a_block_is_typed(repl: Any, client: Any) -> None:
     assert asked(client) == ["first\nsecond"]
 
 
+def test_keys_that_do_nothing_leave_nothing(repl: Any, client: Any) -> None:
+    terminal = repl("chat", "-n", "8")
+    begin(terminal)
+    terminal.type("hel\x1alo\r")
+    terminal.wait(lambda text: "cut at the token limit" in text)
+    assert asked(client) == ["hello"]
+
+
 def test_a_block_on_a_dumb_terminal(repl: Any, client: Any) -> None:
     terminal = repl("chat", "-n", "8", TERM="dumb")
     begin(terminal)
