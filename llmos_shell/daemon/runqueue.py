@@ -8,7 +8,7 @@ from heapq import heappop, heappush
 from itertools import count
 from typing import Any
 
-from llmos_shell.daemon.policies import Entity, KeyedPolicy, Policy
+from llmos_shell.daemon.policies import Entity, GroupedPolicy, KeyedPolicy, Policy
 
 
 class PolicyFault(Exception):
@@ -22,7 +22,8 @@ class RunQueue:
         self._waiting: dict[int, Entity] = {}
         self._tickets: dict[int, int] = {}
         self._counter = count()
-        self._heap: list[tuple[Any, int, Entity]] = []  # (key, ticket, entity)
+        self._heaps: dict[str, list[tuple[Any, int, Entity]]] = {}  # by group: (key, ticket, entity)
+        self._items = 0  # in all heaps, outdated ones included
         self._fresh: list[tuple[int, Entity]] = []  # not in the heap yet
         self.use(policy)
 
@@ -30,6 +31,7 @@ class RunQueue:
         """Orders by this policy from now on."""
         self._policy = policy
         self._keyed = isinstance(policy, KeyedPolicy)
+        self._grouped = policy if isinstance(policy, GroupedPolicy) else None
         self._rebuild()
 
     def push(self, entity: Entity) -> None:
@@ -38,7 +40,7 @@ class RunQueue:
         self._waiting[entity.pid] = entity
         self._tickets[entity.pid] = ticket
         self._fresh.append((ticket, entity))
-        if len(self._heap) + len(self._fresh) > 2 * len(self._waiting) + 64:
+        if self._items + len(self._fresh) > 2 * len(self._waiting) + 64:
             self._rebuild()
 
     def discard(self, pid: int) -> None:
@@ -83,37 +85,74 @@ class RunQueue:
         return iter(self._waiting.values())
 
     def _from_heap(self) -> Generator[Entity, None, None]:
+        """The best of each group, the group that used least first; each one yielded counts as a second of use."""
         met: list[tuple[Any, int, Entity]] = []
+        front: list[tuple[tuple[float, ...], float, int, Entity]] = []
+        taken: dict[str, int] = {}
         try:
             self._absorb()
-            while (item := self._pop()) is not None:
-                met.append(item)
-                yield item[2]
+            for name in list(self._heaps):
+                self._advance(name, met, front, taken)
+            while front:
+                entity = heappop(front)[3]
+                yield entity
+                self._advance(self._name(entity), met, front, taken)
         finally:
             for item in met:
                 if self._valid(item[1], item[2]):
-                    heappush(self._heap, item)
+                    self._put(item)
+
+    def _advance(
+        self,
+        name: str,
+        met: list[tuple[Any, int, Entity]],
+        front: list[tuple[tuple[float, ...], float, int, Entity]],
+        taken: dict[str, int],
+    ) -> None:
+        """Brings the next of a group to the front."""
+        item = self._pop(name)
+        if item is None:
+            return
+        met.append(item)
+        entity, share = item[2], item[2].share
+        before: tuple[float, ...] | None = None
+        if self._grouped is not None:
+            with _Blame(self._policy):
+                before = self._grouped.before_groups(entity)
+        used = share.vruntime + taken.get(name, 0) / share.weight if share is not None else 0.0
+        taken[name] = taken.get(name, 0) + 1
+        heappush(front, ((1.0,) if before is None else (0.0, *before), used, item[1], entity))
 
     def _absorb(self) -> None:
         fresh, self._fresh = self._fresh, []
         with _Blame(self._policy):
             for ticket, entity in fresh:
                 if self._valid(ticket, entity):
-                    heappush(self._heap, (self._policy.key(entity), ticket, entity))  # type: ignore[attr-defined]
+                    self._put((self._policy.key(entity), ticket, entity))  # type: ignore[attr-defined]
 
-    def _pop(self) -> tuple[Any, int, Entity] | None:
-        while self._heap:
+    def _put(self, item: tuple[Any, int, Entity]) -> None:
+        heappush(self._heaps.setdefault(self._name(item[2]), []), item)
+        self._items += 1
+
+    def _pop(self, name: str) -> tuple[Any, int, Entity] | None:
+        heap = self._heaps.get(name, [])
+        while heap:
+            self._items -= 1
             with _Blame(self._policy):
-                item = heappop(self._heap)
+                item = heappop(heap)
             if self._valid(item[1], item[2]):
                 return item
+        self._heaps.pop(name, None)
         return None
+
+    def _name(self, entity: Entity) -> str:
+        return entity.group if self._grouped is not None else ""
 
     def _valid(self, ticket: int, entity: Entity) -> bool:
         return self._tickets.get(entity.pid) == ticket
 
     def _rebuild(self) -> None:
-        self._heap = []
+        self._heaps, self._items = {}, 0
         self._fresh = [(self._tickets[pid], entity) for pid, entity in self._waiting.items()]
 
 

@@ -129,6 +129,7 @@ class Scheduler:
             entity.vruntime += seconds * rate
             return
         self._shares.advance(entity, seconds * rate)
+        self._shares.use(entity, seconds, MAX_LAG)
         if entity.urgent or entity.hurried:
             self._spend(entity, seconds)
         if waiting:

@@ -1,35 +1,26 @@
-"""Two levels of fair share: how fast a process's virtual runtime grows, and where the fair one stands. Pure.
+"""Two levels of fair share: groups by their weights, and the processes of a group by theirs. Pure.
 
-Groups share the device by their weights, and the processes of a group share what it gets by theirs. Both levels are
-folded into one rate per process, so that policies see a single virtual runtime: with L the sum of the weights of the
-processes that want to run and W that of the groups they are in, a process of weight w in a group of weight g with
-load l uses `(1024 / w) * (l / g) / (L / W)` virtual seconds per device second. With a single group that is 1024 / w.
+Each group has a virtual runtime: device seconds by its weight. Both levels are also folded into one rate per process,
+for policies that look at processes alone: with L the sum of the weights of the processes that want to run and W that
+of the groups they are in, a process of weight w in a group of weight g with load l uses
+`(1024 / w) * (l / g) / (L / W)` virtual seconds per device second. With a single group that is 1024 / w.
 """
 
 from __future__ import annotations
 
-from msgspec import Struct
-
-from llmos_shell.daemon.policies import NICE_0_WEIGHT, Entity
-
-
-class _Group(Struct):
-    """Those of one group that want to run."""
-
-    weight: float = 1.0
-    count: int = 0
-    load: float = 0.0  # sum of weights
-    moment: float = 0.0  # sum of weight * vruntime
+from llmos_shell.daemon.policies import NICE_0_WEIGHT, Entity, Share
 
 
 class Shares:
     """Sums over the entities that run or wait. Whoever changes such an entity's weight or group takes it out first."""
 
     def __init__(self) -> None:
-        self._groups: dict[str, _Group] = {}
+        self._groups: dict[str, Share] = {}
+        self._past: dict[str, float] = {}  # vruntimes of groups without anybody
         self._weights: dict[str, float] = {}  # that differ from 1
         self.load = 0.0  # weights of all that want to run
         self._weight = 0.0
+        self._least = 0.0  # vruntime of a group: none is below
         self._sum = 0.0  # of weight * mean vruntime of the groups
 
     def set_weight(self, group: str, weight: float) -> None:
@@ -45,10 +36,14 @@ class Shares:
         """It wants to run."""
         group = self._groups.get(entity.group)
         if group is None:
-            group = self._groups[entity.group] = _Group(self._weights.get(entity.group, 1.0))
+            start = min((one.vruntime for one in self._groups.values()), default=0.0)
+            start = max(start, self._past.pop(entity.group, 0.0))
+            group = self._groups[entity.group] = Share(self._weights.get(entity.group, 1.0), start)
             self._weight += group.weight
         else:
             self._sum -= group.weight * group.moment / group.load
+        entity.share = group
+        self._least = min(self._least, group.vruntime)
         group.count += 1
         group.load += entity.weight
         group.moment += entity.weight * entity.vruntime
@@ -58,6 +53,7 @@ class Shares:
     def leave(self, entity: Entity) -> None:
         """It no longer does."""
         group = self._groups[entity.group]
+        entity.share = None
         self._sum -= group.weight * group.moment / group.load
         group.count -= 1
         group.load -= entity.weight
@@ -68,6 +64,7 @@ class Shares:
         else:
             self._weight -= group.weight
             del self._groups[entity.group]
+            self._note_past(entity.group, group.vruntime)
         if not self._groups:  # and with them what rounding has left
             self.load = self._weight = self._sum = 0.0
 
@@ -78,6 +75,22 @@ class Shares:
         moment = entity.weight * virtual
         group.moment += moment
         self._sum += group.weight * moment / group.load
+
+    def use(self, entity: Entity, seconds: float, most_lag: float) -> None:
+        """Its group used the device. No group is ever further behind than what it can make use of."""
+        group = self._groups[entity.group]
+        group.vruntime += seconds / group.weight
+        if len(self._groups) > 1 and group.vruntime - most_lag > self._least:
+            least = group.vruntime - most_lag
+            for other in self._groups.values():
+                other.vruntime = max(other.vruntime, least)
+            self._least = min(one.vruntime for one in self._groups.values())
+
+    def _note_past(self, name: str, vruntime: float) -> None:
+        self._past[name] = vruntime
+        if len(self._past) > 256 or not self._groups:
+            least = min((one.vruntime for one in self._groups.values()), default=0.0)
+            self._past = {name: past for name, past in self._past.items() if past > least} if self._groups else {}
 
     def rate(self, entity: Entity) -> float:
         """Virtual seconds per device second; of one that does not want to run, by its own weight alone."""

@@ -31,6 +31,16 @@ def weight_of(nice: int) -> float:
     return float(NICE_0_WEIGHT / NICE_STEP**nice)
 
 
+class Share(Struct, eq=False):
+    """Those of one group that want to run, and what the group has used."""
+
+    weight: float = 1.0
+    vruntime: float = 0.0  # device seconds by the group's weight
+    count: int = 0
+    load: float = 0.0  # sum of weights
+    moment: float = 0.0  # sum of weight * vruntime
+
+
 class Entity(Struct, eq=False):
     """What the scheduler knows of one process."""
 
@@ -55,6 +65,7 @@ class Entity(Struct, eq=False):
     waited: float = 0.0  # seconds, stretches that are over
     preemptions: int = 0
     held: str = ""  # why it was not admitted when last looked at
+    share: Share | None = None  # of its group, while it wants to run
 
     @property
     def urgent(self) -> bool:
@@ -103,6 +114,14 @@ class KeyedPolicy(Protocol):
 
     def key(self, entity: Entity) -> Any:
         """Sorts like `rank`, least first; total (ties broken, by `arrived` say); changes only when the entity does."""
+
+
+@runtime_checkable
+class GroupedPolicy(KeyedPolicy, Protocol):
+    """What a policy has besides when `key` orders those of one group, and groups go by their use of the device."""
+
+    def before_groups(self, entity: Entity) -> tuple[float, ...] | None:
+        """The place of an entity that goes before all groups, least first; None for the others."""
 
 
 class Keyed:

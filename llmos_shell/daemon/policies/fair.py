@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from typing import Any
 
 from llmos_shell.daemon.policies.base import MIN_RUN, Entity, Keyed, Parameter
@@ -35,10 +37,23 @@ class Fair(Keyed):
         """Urgent ones, then least aged virtual runtime, then arrival."""
         return (not entity.urgent, entity.vruntime + self.ageing * entity.enqueued, entity.arrived)
 
+    def before_groups(self, entity: Entity) -> tuple[float, ...] | None:
+        """Urgent ones."""
+        return (math.inf,) if entity.urgent else None
+
+    def rank(self, entities: Iterable[Entity], now: float) -> list[Entity]:
+        """By group, then by `key`."""
+        return sorted(
+            entities, key=lambda one: (not one.urgent, one.share.vruntime if one.share else 0.0, self.key(one))
+        )
+
     def should_preempt(self, waiting: Entity, running: Entity, now: float) -> bool:
         """A foreground wakeup preempts the background at once; else a lead and a minimum run are needed."""
         if waiting.urgent and not running.foreground:
             return True
         if now - running.started < self.min_run or (running.urgent and not waiting.urgent):
             return False
+        theirs, ours = running.share, waiting.share
+        if ours is not None and theirs is not None and ours is not theirs:
+            return ours.vruntime + self.lead < theirs.vruntime
         return waiting.vruntime - self.ageing * (now - waiting.enqueued) + self.lead < running.vruntime

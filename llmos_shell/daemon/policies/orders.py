@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from llmos_shell.daemon.policies.base import MIN_RUN, Entity, Keyed, Parameter
@@ -79,6 +80,16 @@ class Deadline(Fair):
         if entity.hurried:
             return (0, entity.deadline, entity.arrived)
         return (1, *super().key(entity))
+
+    def before_groups(self, entity: Entity) -> tuple[float, ...] | None:
+        """Deadlines that can still be met, then urgent ones."""
+        return (entity.deadline,) if entity.hurried else super().before_groups(entity)
+
+    def rank(self, entities: Iterable[Entity], now: float) -> list[Entity]:
+        """Deadlines first, then as `fair`."""
+        ranked = super().rank(entities, now)
+        hurried = [one for one in ranked if one.hurried]
+        return [*sorted(hurried, key=self.key), *(one for one in ranked if not one.hurried)]
 
     def should_preempt(self, waiting: Entity, running: Entity, now: float) -> bool:
         """An earlier deadline preempts a later one and those that have none."""

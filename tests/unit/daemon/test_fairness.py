@@ -159,6 +159,15 @@ class TestGroups:
         device.play(30)
         assert device.used[2] > 0.7 * 30 / 8
 
+    def test_nor_do_a_thousand_on_a_single_slot(self) -> None:
+        device = Device(1)
+        for pid in range(3, 1003):
+            device.start(pid, group="many")
+        device.play(100)
+        device.start(2, group="one")
+        device.play(60)
+        assert device.used[2] == pytest.approx(30, abs=4)
+
     def test_within_a_group_nice_decides(self) -> None:
         device = Device(1)
         device.start(2, 0, "a")
