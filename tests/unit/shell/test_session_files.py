@@ -33,6 +33,7 @@ def test_transcripts() -> None:
     chat = (Turn("system", "s"), Turn("user", "hi\n"), Turn("assistant", "yes"))
     assert render_transcript(raw) == "Once upon"
     assert render_transcript(chat) == "system: s\n\nyou: hi\n\nmodel: yes"
+    assert render_transcript((Turn("assistant", "ye", 1, Reason.INTERRUPT),)) == "model: ye [interrupted]"
 
 
 def test_a_proposal_is_taken_once() -> None:
