@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from itertools import pairwise
 from typing import TextIO
 
 from markdown_it import MarkdownIt
@@ -48,8 +49,10 @@ class MarkdownStream:
     def draw(self) -> None:
         """Brings the screen up to date."""
         columns, rows = _size(self._out)
-        done, self._open = _split(self._open)
-        lines = self._render(done, columns)
+        *done, self._open = _blocks(self._open)
+        lines: list[str] = []
+        for block in done:
+            lines += self._render(block, columns, gap=bool(lines))
         kept = len(lines)
         lines += self._render(self._open, columns, gap=bool(lines))
         self._replace(lines, columns, rows)
@@ -89,13 +92,17 @@ class MarkdownStream:
         self._shown = lines
 
 
-def _split(text: str) -> tuple[str, str]:
-    """(text of blocks that are finished, the rest). The last block may always go on."""
-    starts = [token.map[0] for token in _parser.parse(text) if token.level == 0 and token.map and token.nesting >= 0]
-    if len(starts) < 2:
-        return "", text
-    lines = text.splitlines(keepends=True)
-    return "".join(lines[: starts[-1]]), "".join(lines[starts[-1] :])
+def _blocks(text: str) -> list[str]:
+    """The blocks of a text, at least one. All but the last are finished: that may always go on.
+
+    A line that is not whole says nothing yet: it may belong to the list before it.
+    """
+    whole = text[: text.rfind("\n") + 1]
+    starts = [token.map[0] for token in _parser.parse(whole) if token.level == 0 and token.map and token.nesting >= 0]
+    lines = text.split("\n")
+    bounds = [0, *starts[1:], len(lines)]
+    blocks = ["\n".join(lines[start:end]) + "\n" for start, end in pairwise(bounds)]
+    return [*blocks[:-1], blocks[-1].removesuffix("\n")]
 
 
 def _height(line: str, columns: int) -> int:
