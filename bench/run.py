@@ -26,6 +26,7 @@ TITLES = {
     "stalls": "A prompt of 4,000 tokens beside 4 streams that are read: token intervals (110 M parameters)",
     "hog": "Throughput of 8 streams beside a process that keeps one processor busy (15 M parameters)",
     "scheduling": "Scheduling",
+    "memory": "Memory of processes: forks, parking, far more conversations than pool (15 M parameters)",
     "startup": "Start-up",
     "language": "The shell language",
     "residency": "Three models in a budget for one; memory estimated and measured (15 M parameters)",
@@ -46,6 +47,7 @@ def main() -> None:
         "stalls": lambda: _stalls(options.threads),
         "hog": lambda: _hog(options.threads, options.rounds),
         "scheduling": _scheduling,
+        "memory": lambda: _memory(options.threads),
         "startup": lambda: _startup(options.rounds),
         "language": lambda: _language(options.rounds),
         "residency": _residency,
@@ -115,6 +117,16 @@ def _hog(threads: int, rounds: int) -> list[str]:
 
     with _small_model() as model:
         return busy.beside_a_hog(model, threads, rounds)
+
+
+def _memory(threads: int) -> list[str]:
+    import memory
+
+    from llmos_shell.testing.random_gguf import Shape
+
+    shape = Shape(embedding=288, layers=6, heads=6, kv_heads=6, feed_forward=768, vocabulary=32000, context=8192)
+    with _random_model(shape) as model:
+        return memory.measure(model, threads)
 
 
 def _small_model() -> AbstractContextManager[Path]:

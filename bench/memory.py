@@ -1,0 +1,140 @@
+"""Memory of processes: what a fork costs against reading again, parking against copying, a pool far too small."""
+
+from __future__ import annotations
+
+import os
+import random
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+from ours import Llmos
+from throughput import random_prompt
+
+from llmos_shell.abi import PROTOCOL
+from llmos_shell.abi import syscalls as sc
+from llmos_shell.abi.engine import Chunk
+from llmos_shell.abi.types import Signal
+from llmos_shell.abi.worker import Load
+from llmos_shell.testing.retry import retry_until
+
+FORKS = 8
+CONVERSATIONS = 100
+NEW_TOKENS = 32
+
+
+def measure(model: Path, threads: int) -> list[str]:
+    """Runs everything; returns Markdown."""
+    lines = ["| measure | figure | target |", "|---|---|---|"]
+    with Llmos(model, slots=4 * FORKS, threads=threads, context=4608, layout="shared") as ours:
+        for tokens in (1024, 4096):
+            lines += _forks(ours, tokens)
+    lines += _parking(model, threads)
+    lines += _overcommit(model, threads)
+    return lines
+
+
+def _forks(ours: Llmos, tokens: int) -> list[str]:
+    client, rng = ours.client, random.Random(tokens)
+    sampling = {"temperature": 0.0, "max_tokens": 400, "ignore_eos": True}
+
+    def start() -> int:
+        prompt = "".join(chr(0x4E00 + rng.randrange(8000)) for _ in range(tokens))
+        return int(client.call(sc.PROC_SPAWN, sc.Spawn(model="bench", prompt=prompt, sampling=sampling)).pid)
+
+    def info(pid: int) -> sc.ProcessInfo:
+        row: sc.ProcessInfo = client.call(sc.PROC_INFO, sc.Pid(pid))
+        return row
+
+    def first(pid: int) -> float:
+        retry_until(lambda: info(pid).first_token_seconds is not None)
+        return info(pid).first_token_seconds or 0.0
+
+    again, forked, pages = [], [], []
+    for _ in range(3):
+        source = start()
+        again.append(first(source))
+        client.call(sc.PROC_KILL, sc.Kill(source, Signal.STOP))
+        one = info(source).resident_pages
+        used = client.call(sc.MEM_INFO, sc.Nothing()).pools[0].used_pages
+        child = client.call(sc.PROC_FORK, sc.Fork(source)).pids[0]
+        forked.append(first(child))
+        client.call(sc.PROC_KILL, sc.Kill(child, Signal.STOP))
+        others = client.call(sc.PROC_FORK, sc.Fork(source, FORKS - 1)).pids
+        for pid in others:
+            first(pid)
+            client.call(sc.PROC_KILL, sc.Kill(pid, Signal.STOP))
+        pages.append((one + client.call(sc.MEM_INFO, sc.Nothing()).pools[0].used_pages - used) / one)
+        for pid in (source, child, *others):
+            client.call(sc.PROC_KILL, sc.Kill(pid, Signal.KILL))
+    before, after = statistics.median(again), statistics.median(forked)
+    return [
+        f"| fork at {tokens} tokens, to the first token, against reading again "
+        f"| {1000 * after:.1f} ms against {1000 * before:.0f} ms: {before / after:.0f} times faster "
+        "| ≥ 50 times at 4k |",
+        f"| {FORKS} forks of {tokens}: pages | {statistics.median(pages):.2f} times those of one | ≤ 1.1 times |",
+    ]
+
+
+def _parking(model: Path, threads: int) -> list[str]:
+    """Out of the pool into a file on tmpfs and back, as a worker does it, against copying the same bytes."""
+    import numpy as np
+    from llmos_kernel_llamacpp.engine import load
+
+    from llmos_shell.engine import images
+
+    engine = load(
+        Load(PROTOCOL, str(model), layout="shared", slots=4, context=4608, pool_tokens=4 * 4608, threads=threads)
+    )
+    tokens = [5 + n % 20000 for n in range(4096)]
+    for start in range(0, len(tokens), engine.info.max_batch):
+        engine.step([Chunk(0, start, tokens[start : start + engine.info.max_batch], False)])
+    copy, out, back, size = [], [], [], 0
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as folder:
+        path = os.path.join(folder, "image")
+        for _ in range(5):
+            begun = time.perf_counter()
+            blob = engine.export(0)
+            size = len(blob)
+            header = images.Header(1, engine.info.fingerprint, tuple(tokens), "shared", 1, size)
+            images.write(path, header, blob)
+            out.append(time.perf_counter() - begun)
+            begun = time.perf_counter()
+            np.frombuffer(blob, dtype=np.uint8).copy()
+            copy.append(time.perf_counter() - begun)
+            engine.free(1)
+            begun = time.perf_counter()
+            engine.restore(1, images.read(path, engine.info.fingerprint).blob, len(tokens))
+            back.append(time.perf_counter() - begun)
+            os.unlink(path)
+    engine.close()
+    memcpy = statistics.median(copy)
+    return [
+        f"| {way} {size / 2**20:.0f} MiB, verified, against memcpy "
+        f"| {1000 * statistics.median(times):.0f} ms against {1000 * memcpy:.0f} ms: "
+        f"{memcpy / statistics.median(times):.2f} times | ≥ 0.5 times |"
+        for way, times in (("parking", out), ("unparking", back))
+    ]
+
+
+def _overcommit(model: Path, threads: int) -> list[str]:
+    rng = random.Random(2)
+    prompts = [random_prompt(rng) for _ in range(CONVERSATIONS)]
+    rates, texts = [], []
+    for slots in (CONVERSATIONS, CONVERSATIONS // 10):
+        with Llmos(model, slots=slots, threads=threads, context=320, layout="split") as ours:
+            ours.generate(prompts[:2], 8)  # warms up
+            seconds = ours.generate(prompts, NEW_TOKENS)
+            rows = [row for row in ours.client.call(sc.PROC_LIST, sc.List(all=True)) if row.generated_tokens]
+            pids = sorted(row.pid for row in rows)[-CONVERSATIONS:]
+            turns = [ours.client.call(sc.PROC_TRANSCRIPT, sc.Pid(pid)).turns for pid in pids]
+            texts.append([each[-1].text for each in turns])
+            rates.append(CONVERSATIONS * NEW_TOKENS / seconds)
+    equal = sum(left == right for left, right in zip(*texts, strict=True))
+    return [
+        f"| {CONVERSATIONS} conversations over a pool for {CONVERSATIONS // 10}: finished, with equal text "
+        f"| {CONVERSATIONS}, {equal} | all |",
+        f"| … throughput against a pool that holds all | {rates[1]:.0f} against {rates[0]:.0f} tok/s: "
+        f"{rates[1] / rates[0]:.2f} times | ≥ 0.75 times |",
+    ]
