@@ -25,7 +25,7 @@ from llmos_shell.testing.daemon import DaemonProcess, write_models
 from llmos_shell.testing.retry import retry_until
 from llmos_shell.testing.scripted import computed
 
-SECONDS = 20.0
+SECONDS = 15.0
 SLEEPERS = 1000
 NICE_5 = 1.25**5
 WAKEUPS = 20
@@ -174,9 +174,9 @@ def _measured(client: Client) -> sc.DeviceInfo | None:
 
 
 def _simulation() -> list[str]:
-    """The policies in simulated time, at 95 % load on 32 slots."""
+    """The policies in simulated time, at 80 % load on 32 slots."""
     folder = Path(__file__).with_name("simulate")
-    command = [sys.executable, str(folder), "--requests", "10000", "--svg", str(folder / "plots")]
+    command = [sys.executable, str(folder), "--requests", "4000", "--svg", str(folder / "plots")]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.rstrip().split("\n")
 
 

@@ -34,7 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=20_000)
     parser.add_argument("--policy", action="append", choices=POLICIES)
-    parser.add_argument("--load", type=float, default=0.95, help="of what the device can do with all slots in use")
+    parser.add_argument("--load", type=float, default=0.8, help="of what the device can do with all slots in use")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--slots", type=int, default=Speed().slots)
     parser.add_argument("--replay", type=Path)
@@ -50,7 +50,7 @@ def main() -> None:
 def measure(
     count: int,
     policies: list[str],
-    load: float = 0.95,
+    load: float = 0.8,
     seed: int = 1,
     slots: int = 32,
     trace: Path | None = None,

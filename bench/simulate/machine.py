@@ -15,7 +15,7 @@ from workload import Request
 
 from llmos_shell.daemon.scheduler import Scheduler
 
-REPLAN = 0.25
+REPLAN = 1.0
 
 
 class Speed(NamedTuple):
