@@ -52,7 +52,7 @@ from llmos_shell.testing.clients import (
     wait_for_state,
     wait_for_tokens,
 )
-from llmos_shell.testing.daemon import write_models
+from llmos_shell.testing.daemon import DaemonProcess, write_models
 from llmos_shell.testing.retry import retry_until
 from llmos_shell.testing.scripted import computed
 
@@ -355,3 +355,39 @@ def test_a_worker_without_progress_is_replaced_and_processes_are_kept(llmos_home
     with daemon.connect() as client:
         assert len(run(client, "hello", limits=Limits(tokens=50))) == 50
         assert marker.exists() and "made no progress" in dmesg(client)
+
+
+BROKEN_POLICY = """
+class Broken:
+    name, strict = "broken", False
+    def rank(self, entities, now):
+        entities = list(entities)
+        if len(entities) > 1:
+            raise RuntimeError("no idea")
+        return entities
+    def should_preempt(self, waiting, running, now):
+        return False
+"""
+
+
+def test_an_installed_policy_that_raises_is_quarantined(llmos_home, tmp_path):
+    site = tmp_path / "site"
+    (site / "broken-1.0.dist-info").mkdir(parents=True)
+    (site / "broken-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
+    points = "[llmos.policies]\nbroken = broken_policy:Broken\nabsent = no_such_module:Policy\n"
+    (site / "broken-1.0.dist-info" / "entry_points.txt").write_text(points)
+    (site / "broken_policy.py").write_text(BROKEN_POLICY)
+    write_models(llmos_home, **NARROW)
+    daemon = DaemonProcess(llmos_home, {"PYTHONPATH": str(site)})
+    daemon.start()
+    try:
+        with daemon.connect() as client:
+            assert code_of(client, SCHED_SET, PolicyName("absent")) == Code.ENOEXEC
+            assert client.call(SCHED_SET, PolicyName("broken")).policy == "broken"
+            pids = [spawn(client, f"{n} story", limits=Limits(tokens=40)) for n in range(3)]
+            assert [wait(client, pid).reason for pid in pids] == [Reason.LIMIT] * 3
+            shown = client.call(SCHED_SHOW, Nothing())
+            assert shown.policy == "fair" and "no idea" in shown.quarantined["broken"]
+            assert "policy broken is quarantined, fair takes over" in dmesg(client)
+    finally:
+        daemon.stop()
