@@ -17,7 +17,6 @@ from llmos_shell.abi import syscalls as sc
 from llmos_shell.abi.engine import Chunk
 from llmos_shell.abi.types import Signal
 from llmos_shell.abi.worker import Load
-from llmos_shell.testing.retry import retry_until
 
 FORKS = 8
 CONVERSATIONS = 100
@@ -48,7 +47,9 @@ def _forks(ours: Llmos, tokens: int) -> list[str]:
         return row
 
     def first(pid: int) -> float:
-        retry_until(lambda: info(pid).first_token_seconds is not None)
+        stream = client.stream(sc.PROC_FOLLOW, sc.Follow(pid))  # tokens that nobody reads may wait a while
+        while info(pid).first_token_seconds is None:
+            next(stream)
         return info(pid).first_token_seconds or 0.0
 
     again, forked, pages = [], [], []
