@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from llmos_shell.abi.errors import Code, LlmosError
+from llmos_shell.shell.textfiles import decode
 
 _SNIFFED = 8192
 """Bytes in which a zero byte gives a binary file away."""
@@ -16,8 +17,6 @@ def attachment(path: str) -> str:
 
 def text_of(data: bytes, source: str) -> str:
     """The text of a file. Raises EINVAL for anything else."""
-    from llmos_shell.shell.prompts import decode
-
     if b"\0" in data[:_SNIFFED]:
         raise LlmosError(Code.EINVAL, f"{source} is binary", hint="only text can be attached")
     return decode(data, source).removeprefix("\ufeff")

@@ -52,7 +52,7 @@ def from_lines(lines: Iterable[str]) -> Iterator[str]:
 
 def from_pipe(context: Context, *, whole: bool) -> Iterator[Message | LlmosError]:
     """A message per line or block of standard input, or all of it as one. A block without its end is an error."""
-    from llmos_shell.shell.prompts import decode
+    from llmos_shell.shell.textfiles import decode
 
     if whole:
         yield Message(decode(context.stdin.read(), "standard input"), literal=True)

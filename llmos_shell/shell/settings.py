@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.shell.arguments import convert
 from llmos_shell.shell.command import Args, Option, UsageError
+from llmos_shell.shell.textfiles import check_text, read_text_file
 
 if TYPE_CHECKING:
     from llmos_shell.shell.command import Context
@@ -91,8 +92,6 @@ def default_model(context: Context) -> str:
 
 def sampling_of(args: Args) -> dict[str, Any]:
     """The fields of `Sampling` that the options set. Raises `UsageError` for values that mean nothing."""
-    from llmos_shell.shell.prompts import read_text_file
-
     chosen: dict[str, Any] = {}
     for option, field in _FIELDS.items():
         if args.get(option) is not None:
@@ -110,7 +109,6 @@ def sampling_of(args: Args) -> dict[str, Any]:
 
 def system_of(context: Context, args: Args) -> str:
     """The system prompt of `-s` or `-S`; "" for that of the model. Raises `UsageError` for both."""
-    from llmos_shell.shell.prompts import check_text
     from llmos_shell.shell.templates import fill_file
 
     if args.system is not None and args.system_file is not None:
@@ -132,8 +130,6 @@ def check_range(option: str, value: Any) -> Any:
 def _read_schema(schema: str) -> str:
     """The JSON text of a schema that is given as such or as a file. Raises EINVAL unless it is a JSON object."""
     import msgspec
-
-    from llmos_shell.shell.prompts import read_text_file
 
     text, source = (schema, "--schema") if schema.lstrip()[:1] == "{" else (read_text_file(schema), schema)
     try:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 
 from llmos_shell.abi.errors import Code, LlmosError
+from llmos_shell.shell.textfiles import read_text_file
 
 _PLACEHOLDER = re.compile(r"(\\?)\{\{[ \t]*([A-Za-z_][A-Za-z0-9_]*)[ \t]*\}\}")
 
@@ -18,8 +19,6 @@ Given = Mapping[str, Callable[[], str]]
 
 def fill_file(path: str, variable: Callable[[str], str | None], given: Given | None = None) -> str:
     """The text of a template, without line ends at its end. Raises EINVAL for a placeholder that nothing fills."""
-    from llmos_shell.shell.prompts import read_text_file
-
     return fill(read_text_file(path).rstrip("\n"), path, variable, given)
 
 
