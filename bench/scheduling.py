@@ -168,7 +168,7 @@ def _turns() -> list[str]:
     return [f"{text}({ratio:.2f} times as many); chosen: {'turns' if device.mode == 'gang' else 'side by side'}."]
 
 
-def _measured(client: Client) -> sc.DeviceInfo | None:
+def _measured(client: Client) -> sc.DeviceSharing | None:
     shown: sc.SchedulerInfo = client.call(sc.SCHED_SHOW, sc.Nothing())
     return next((device for device in shown.devices if device.gang_rate is not None and not device.measuring), None)
 

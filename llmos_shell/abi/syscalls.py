@@ -259,7 +259,7 @@ class Gang(Struct, frozen=True):
     mode: Literal["auto", "on", "off"]
 
 
-class DeviceInfo(Struct, frozen=True):
+class DeviceSharing(Struct, frozen=True):
     """How models share a device: all at once (`free`) or in turns (`gang`). Rates are tokens computed per second."""
 
     device: str
@@ -284,7 +284,7 @@ class SchedulerInfo(Struct, frozen=True):
     stopped: int
     parameters: tuple[PolicyParameter, ...] = ()
     quarantined: dict[str, str] = {}  # policies that failed, and how
-    devices: tuple[DeviceInfo, ...] = ()
+    devices: tuple[DeviceSharing, ...] = ()
     queue_limit: int = 0  # processes of one model that may wait
     process_limit: int = 0  # in all
 

@@ -36,7 +36,7 @@ class Conductor:
         self.members: dict[int, Process] = {}
         self.used = 0.0  # when a process of it last changed, monotonic
         self.key = core.residency.key_of(entry)
-        self.device = "gpu" if entry.gpu_layers else "cpu"
+        self.device = "cpu"  # that its worker computes on
         self.scheduler = core.scheduling.make_scheduler()
         self.suspects = Suspects()
         self.workshop = Workshop(core, self)
@@ -241,6 +241,8 @@ class Conductor:
             self._started()
 
     def _started(self) -> None:
+        if self.workshop.info is not None:
+            self.device = "gpu" if self.workshop.info.gpu else "cpu"
         self.tokenizer.resend()
         self._wake_all()
 

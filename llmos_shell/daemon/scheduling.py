@@ -15,7 +15,7 @@ import msgspec
 from msgspec import MsgspecError, Struct
 
 from llmos_shell.abi.errors import Code, LlmosError
-from llmos_shell.abi.syscalls import DeviceInfo, GroupInfo, GroupSettings
+from llmos_shell.abi.syscalls import DeviceSharing, GroupInfo, GroupSettings
 from llmos_shell.daemon.arbiter import QUANTUM, Arbiter
 from llmos_shell.daemon.groups import Group, Groups, check_name, check_settings
 from llmos_shell.daemon.policies import configured
@@ -282,14 +282,14 @@ class Scheduling:
                 if conductor.device == device:
                     conductor.planner.replan()
 
-    def devices(self) -> tuple[DeviceInfo, ...]:
+    def devices(self) -> tuple[DeviceSharing, ...]:
         """How each device is shared."""
         rows = []
         for device, arbiter in sorted(self._arbiters.items()):
             competing = arbiter.competing
             mode = "alone" if len(competing) < 2 else ("gang" if arbiter.gang else "free")
             rows.append(
-                DeviceInfo(
+                DeviceSharing(
                     device, tuple(self._named(key) for key in competing), arbiter.setting, mode,
                     self._named(arbiter.holder), arbiter.measuring, QUANTUM, arbiter.rates[False], arbiter.rates[True],
                 )

@@ -16,7 +16,7 @@ from llmos_shell.abi.syscalls import (
     SCHED_SET,
     SCHED_SHOW,
     SCHED_TRACE,
-    DeviceInfo,
+    DeviceSharing,
     Gang,
     GroupInfo,
     Nothing,
@@ -77,7 +77,7 @@ def _describe(info: SchedulerInfo) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _device(device: DeviceInfo) -> str:
+def _device(device: DeviceSharing) -> str:
     if device.mode == "alone":
         how = "one model at most wants to run"
     elif device.mode == "free":
