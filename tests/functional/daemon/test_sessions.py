@@ -137,7 +137,11 @@ def test_a_malformed_greeting_closes_only_that_connection(client, junk):
     assert client.call(SYS_STATUS, Nothing()).sessions == 1
 
 
-@pytest.mark.parametrize("junk", [b"\0\0\0\5hello", b"\xff\xff\xff\xff", b"\0\0\0\2\x81\xa1", hello()])
+@pytest.mark.parametrize(
+    "junk",
+    [b"\0\0\0\5hello", b"\xff\xff\xff\xff", b"\0\0\0\2\x81\xa1", hello()],
+    ids=["no msgpack", "too long", "no message", "a second greeting"],
+)
 def test_a_malformed_frame_ends_only_that_session(client, junk):
     with raw_connection() as sock:
         sock.sendall(hello())
