@@ -39,7 +39,7 @@ from llmos_shell.lang.lexer import EOF, IO_NUMBER, NEWLINE, OPERATOR, WORD
 
 _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(\+?=)")
 _PIECE = (
-    r"""[^\[\]\\'"`$\n<>]|[<>](?!\()|\\.|'[^']*'|\$\{[^{}()`]*\}|\$(?![{('"])"""
+    r"""[^\[\]\\'"`$\n<>]|[<>](?!\()|\\[\s\S]|'[^']*'|\$\{[^{}()`]*\}|\$(?![{('"])"""
     r"""|"(?:[^"\\`$]|\\.|\$(?![({])|\$\{[^{}()`]*\})*" """
 ).strip()
 _INDEX = rf"\[(?:{_PIECE}|\[(?:{_PIECE})*\])+\]\+?="
@@ -468,6 +468,11 @@ def as_assignment(word: Word) -> Assignment | None:
     at = first.offset + match.end()
     parts = [*([Literal(rest, at)] if rest else []), *word.parts[1:]]
     return Assignment(match.group(1), Word(_mark_tildes(parts), at), match.group(2) == "+=", word.offset)
+
+
+def reads_as_index(text: str) -> bool:
+    """Whether text that begins with a bracket, perhaps behind a name, is read as `[index]=` there."""
+    return _INDEXED.match(text) is not None or _SUBSCRIPTED.match(text) is not None
 
 
 def mark_assignment_tildes(word: Word) -> Word:

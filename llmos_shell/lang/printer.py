@@ -53,6 +53,7 @@ from llmos_shell.lang.ast import (
     Word,
 )
 from llmos_shell.lang.compound import RESERVED
+from llmos_shell.lang.parser import reads_as_index
 
 _PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z|[0-9@*#?$!-]\Z")
 _NOT_BEHIND_COLON = frozenset("-=?+")
@@ -161,6 +162,8 @@ class _Printer:
         redirects = [self._redirect(redirect) for redirect in node.redirects]
         if words and not pieces and words[0] in RESERVED:
             return " ".join(redirects + words)
+        if redirects and len(words) > 1 and "[" in words[0] and reads_as_index(" ".join(words)):
+            words[1:1], redirects = redirects, []
         return " ".join(pieces + words + redirects)
 
     def _assignment(self, node: Assignment) -> str:
@@ -295,9 +298,19 @@ class _Printer:
         if isinstance(part, ProcessSubstitution):
             return f"{part.operator}({self._commands(part.body)})"
         if isinstance(part, ArrayValue):
-            return f"({' '.join(self._element(each) for each in part.elements)})"
+            return f"({self._elements(part)})"
         assert isinstance(part, Arithmetic)
         return f"$(({self._parts(part.word.parts)}))"
+
+    def _elements(self, part: ArrayValue) -> str:
+        """The elements; one that begins with a bracket stands alone where it would be taken for an index."""
+        text = ""
+        for node in reversed(part.elements):
+            element = self._element(node)
+            joined = f"{element} {text}" if text else element
+            alone = node.index is None and element.startswith("[") and reads_as_index(joined)
+            text = f"{element}\n{text}" if alone else joined
+        return text
 
     def _element(self, node: Element) -> str:
         if node.index is None:

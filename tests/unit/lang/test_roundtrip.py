@@ -235,6 +235,8 @@ def test_every_beginning_is_complete_incomplete_or_wrong(text, data):
         "a $(($(b <<E) ) )\nc\nE\n",  # read as arithmetic first
         "f() in <&-", "f() function g { a; }",
         "if a \\&\nthen b\nfi", "while a\\&; do b \\&\ndone",  # these end in no `&`
+        "a[<<<[[1 + 2]=x b", "a[\\\n 2]=x", "a=([ # c\n 2]=x)", "a=([\n2]=x [3]=y)",  # indexes or not
+        "f() { a; } |& b", "a[$(b)]=c", "${x:\\\n-1}", "[[ $a =~ \\$ ]]", "[[ a =~ $ ]]",
     ],
 )  # fmt: skip
 def test_cases_found(text):
