@@ -45,6 +45,8 @@ _PIECE = (
 _INDEX = rf"\[(?:{_PIECE}|\[(?:{_PIECE})*\])+\]\+?="
 _INDEXED = re.compile(_INDEX)
 _SUBSCRIPTED = re.compile(rf"(?:[A-Za-z_][A-Za-z0-9_]*)(?={_INDEX})")
+_JOINED_LINES = re.compile(r"(?:[^\\\n]|\\[\s\S])*")
+_ESCAPED = re.compile(r"\\[\s\S]")
 _NAME_AND_BRACKET = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?=\[)")
 _BRACKET_END = re.compile(r"\](\+?)=")
 DECLARATIONS = frozenset({"declare", "typeset", "local", "export", "readonly"})
@@ -318,10 +320,9 @@ class Parser(CompoundParser):
         """The current word as an assignment to an element, if it is one."""
         found = _split_index(word, len(name))
         if found is None:
-            match = _SUBSCRIPTED.match(self.text, self.start)
-            if match is None:
+            if not _is_subscripted(self.text, self.start):
                 return None
-            found = self._read_index_and_value(match.end())
+            found = self._read_index_and_value(self.text.index("[", self.start))
         index, value, append = found
         return Assignment(name, value, append, word.offset, index)
 
@@ -454,6 +455,17 @@ def _split_index(word: Word, bracket: int) -> tuple[Word, Word, bool] | None:
                 return Word(index, word.offset + bracket + 1), value, match.group(1) == "+"
         index += [Literal(text[first:], part.offset + first)] if len(text) > first else []
     return None
+
+
+def _is_subscripted(text: str, start: int) -> bool:
+    """Whether `name[index]=` begins there, be it of several words or of lines that are joined."""
+    if _SUBSCRIPTED.match(text, start) is not None:
+        return True
+    line = _JOINED_LINES.match(text, start)
+    if line is None or "\\\n" not in line.group():
+        return False
+    joined = _ESCAPED.sub(lambda found: "" if found.group() == "\\\n" else found.group(), line.group())
+    return _SUBSCRIPTED.match(joined) is not None
 
 
 def as_assignment(word: Word) -> Assignment | None:
