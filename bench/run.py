@@ -33,6 +33,9 @@ TITLES = {
 }
 """The sections by name, in their order."""
 
+REPEATED = frozenset({"throughput", "hog", "startup", "language"})
+"""Those that measure everything `--rounds` times; the others run once."""
+
 
 def main() -> None:
     """Measures and writes."""
@@ -54,7 +57,7 @@ def main() -> None:
     }
     for name in options.only or TITLES:
         lines = [
-            f"{date.today()}, {_machine(options.threads)}. Medians of {options.rounds} rounds.\n",
+            f"{date.today()}, {_machine(options.threads)}.{_repeated(name, options.rounds)}\n",
             *measures[name](),
         ]
         print("\n".join([f"## {TITLES[name]}\n", *lines, ""]), flush=True)
@@ -65,6 +68,10 @@ def _residency() -> list[str]:
     import residency
 
     return residency.measure()
+
+
+def _repeated(name: str, rounds: int) -> str:
+    return f" Medians of {rounds} rounds." if name in REPEATED else " Single runs."
 
 
 def _write(title: str, text: str) -> None:
