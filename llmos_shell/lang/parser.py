@@ -48,6 +48,7 @@ _SUBSCRIPTED = re.compile(rf"(?:[A-Za-z_][A-Za-z0-9_]*)(?={_INDEX})")
 _JOINED_LINES = re.compile(r"(?:[^\\\n]|\\[\s\S])*")
 _ESCAPED = re.compile(r"\\[\s\S]")
 _NAME_AND_BRACKET = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?=\[)")
+_SIGN = re.compile(r"(?:\\\n)*\+?(?:\\\n)*=")
 _BRACKET_END = re.compile(r"\](\+?)=")
 DECLARATIONS = frozenset({"declare", "typeset", "local", "export", "readonly"})
 """Commands whose arguments may be assignments."""
@@ -330,8 +331,10 @@ class Parser(CompoundParser):
         """Reads `[index]=value` (the text is known to be that) where the lexer saw more than one word."""
         self.reread(bracket)
         index, at = self.read_subscript(bracket)
-        append = self.text[at] == "+"
-        at += 2 if append else 1
+        sign = _SIGN.match(self.text, at)
+        if sign is None:
+            self.fail("`=` is missing behind the index", at)
+        append, at = "+" in sign.group(), sign.end()
         value = self.read_word(at)
         self.take(self.start, self.position)
         return index, Word(_mark_tildes(value.parts), at + self.base), append
