@@ -249,7 +249,8 @@ def test_dmesg(client):
     events = list(client.stream(SYS_DMESG, Dmesg()))
     assert any(event.pid == pid and "started" in event.text for event in events)
     assert len(list(client.stream(SYS_DMESG, Dmesg(limit=2)))) == 2
-    stream = client.stream(SYS_DMESG, Dmesg(limit=0, follow=True))
+    stream = client.stream(SYS_DMESG, Dmesg(limit=1, follow=True))
+    next(stream)  # now it follows
     later = client.call(PROC_SPAWN, Spawn(prompt="x <y>")).pid
     assert next(event for event in stream if event.pid == later)
     stream.close()
