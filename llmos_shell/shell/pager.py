@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from shutil import which
 
 from llmos_shell.shell.command import Context
 
 _LESS = "less -Ri"
 """`-R` shows colours; `-i` searches without regard to case unless capitals are typed."""
+
+_PLAIN = re.compile(r"[\w./+-][\w./+ -]*")
+"""A program and its options, which `exec` can run. A process of its own for `sh` would stop before the pager does."""
 
 _CANNOT_RUN = (126, 127)
 
@@ -26,7 +30,8 @@ def show(context: Context, text: str) -> None:
     with tempfile.NamedTemporaryFile("w", prefix="llmos-", encoding="utf-8", errors="replace") as file:
         file.write(text)
         file.flush()
-        status = context.shell.run_host(["sh", "-c", f"{pager} < {quote(file.name)}"], context)
+        command = f"exec {pager}" if _PLAIN.fullmatch(pager) else pager
+        status = context.shell.run_host(["sh", "-c", f"{command} < {quote(file.name)}"], context)
     if status in _CANNOT_RUN:
         context.out.write(text)
 

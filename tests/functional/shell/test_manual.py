@@ -11,10 +11,15 @@ needs_less = pytest.mark.skipif(shutil.which("less") is None, reason="needs less
 
 
 @needs_less
-def test_a_manual_is_paged(repl: Any) -> None:
+def test_a_manual_is_paged_stopped_and_taken_up_again(repl: Any) -> None:
     terminal = repl()
     terminal.wait_prompt()
     terminal.type("man ps\r")
+    terminal.wait(lambda text: "SYNOPSIS" in text and text.rstrip().endswith(":"))
+    terminal.type("\x1a")
+    terminal.wait(lambda text: "Stopped" in text)
+    terminal.wait_prompt()
+    terminal.type("fg\r")
     terminal.wait(lambda text: "SYNOPSIS" in text and text.rstrip().endswith(":"))
     terminal.type("G")
     terminal.wait(lambda text: "SEE ALSO" in text)
