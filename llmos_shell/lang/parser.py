@@ -39,10 +39,12 @@ from llmos_shell.lang.lexer import EOF, IO_NUMBER, NEWLINE, OPERATOR, WORD
 
 _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(\+?=)")
 _PIECE = (
-    r"""[^\[\]\\'"`$\n<>]|[<>](?!\()|\\[\s\S]|'[^']*'|\$\{[^{}()`]*\}|\$(?![{('"])"""
+    r"""[^\[\]()\\'"`$\n;<>]|[<>](?!\()|\\[\s\S]|'[^']*'|\$\{[^{}()`]*\}|\$(?![{('"])"""
     r"""|"(?:[^"\\`$]|\\.|\$(?![({])|\$\{[^{}()`]*\})*" """
 ).strip()
-_INDEX = rf"\[(?:{_PIECE}|\[(?:{_PIECE})*\])+\]\+?="
+_FLAT = rf"{_PIECE}|\[(?:{_PIECE})*\]"
+_INNER = rf"{_FLAT}|\((?:{_FLAT}|\((?:{_FLAT})*\))*\)"
+_INDEX = rf"\[(?:{_INNER})+\]\+?="
 _INDEXED = re.compile(_INDEX)
 _SUBSCRIPTED = re.compile(rf"(?:[A-Za-z_][A-Za-z0-9_]*)(?={_INDEX})")
 _JOINED_LINES = re.compile(r"(?:[^\\\n]|\\[\s\S])*")

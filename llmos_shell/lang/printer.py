@@ -56,6 +56,7 @@ from llmos_shell.lang.compound import RESERVED
 from llmos_shell.lang.parser import reads_as_index
 
 _PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z|[0-9@*#?$!-]\Z")
+_NAME_AND_BRACKET = re.compile(r"\b[A-Za-z_][A-Za-z0-9_]*\[")
 _NOT_BEHIND_COLON = frozenset("-=?+")
 _NAME_FOLLOWS = re.compile(r"[A-Za-z0-9_]")
 
@@ -138,23 +139,31 @@ class _Printer:
     def _andor(self, node: AndOr, indent: str) -> str:
         text = self.command(node.commands[0], indent)
         for operator, command in zip(node.operators, node.commands[1:], strict=True):
-            text += f" {operator}{self._break(indent)}{self.command(command, indent)}"
+            text = self._joined(text, operator, command, indent)
         return text
 
     def _pipeline(self, node: Pipeline, indent: str) -> str:
         text = "! " if node.negated else ""
-        for index, command in enumerate(node.commands):
-            text += f" |{self._break(indent)}" if index else ""
-            text += self.command(command, indent)
+        text += self.command(node.commands[0], indent)
+        for command in node.commands[1:]:
+            text = self._joined(text, "|", command, indent)
         return text
 
     def _timed(self, node: Timed, indent: str) -> str:
         text = "time -p" if node.portable else "time"
         return text if node.body is None else f"{text} {self.command(node.body, indent)}"
 
-    def _break(self, indent: str) -> str:
-        """What stands between an operator and the next command: a line break if here-documents are pending."""
-        return f"{self._take_bodies()}\n{indent}" if self._bodies else " "
+    def _joined(self, before: str, operator: str, command: Command, indent: str) -> str:
+        """Two commands with an operator between them, on one line unless here-documents are pending before the second.
+
+        Nor where they would be read as the index of an assignment: `a[ |` and `]=x`.
+        """
+        bodies = self._take_bodies() if self._bodies else ""
+        after = self.command(command, indent)
+        line = f"{before} {operator}"
+        if bodies:
+            return f"{line}{bodies}\n{indent}{after}"
+        return f"{line}\n{indent}{after}" if _joins_an_index(line, after) else f"{line} {after}"
 
     def _simple(self, node: Simple, indent: str) -> str:
         pieces = [self._assignment(item) for item in node.assignments]
@@ -351,6 +360,15 @@ class _Printer:
     def _here_body(self, part: Part) -> str:
         assert isinstance(part, DoubleQuoted)
         return self._parts(part.parts)
+
+
+def _joins_an_index(before: str, after: str) -> bool:
+    """Whether a name and a bracket in the last line are closed as an index by what would follow on that line."""
+    line = before.rpartition("\n")[2]
+    return any(
+        reads_as_index(f"{line[found.start() :]} {after}") and not reads_as_index(line[found.start() :])
+        for found in _NAME_AND_BRACKET.finditer(line)
+    )
 
 
 def _after_parenthesis(text: str) -> str:
