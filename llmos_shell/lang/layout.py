@@ -83,7 +83,8 @@ class _LayoutParser(Parser):
     """Takes notes while it parses."""
 
     record: _Record
-    _array_start = -1  # where the word of the present array begins
+    _array_start = -1  # where the word of the present array begins,
+    _array_opening = -1  # and where its elements do
     _broken = 0  # where the present list of commands is first broken behind an operator
 
     def advance(self) -> None:
@@ -95,7 +96,7 @@ class _LayoutParser(Parser):
     def take(self, start: int, end: int) -> None:
         super().take(start, end)
         if start == self._array_start:  # its elements stand in a list of their own
-            opening = self.text.index("=(", start) + 2
+            opening = self._array_opening
             self.record.substitutions.append((opening, end))
             self.record.lists.append((opening, end - 1))
             self.record.tokens = [token for token in self.record.tokens if not start <= token.start < opening]
@@ -104,7 +105,7 @@ class _LayoutParser(Parser):
         self.record.tokens.append(_Token(start, end, WORD))
 
     def _array_value(self) -> ArrayValue:
-        self._array_start = self.start
+        self._array_start, self._array_opening = self.start, self.position + 1
         return super()._array_value()
 
     def nested(self, position: int, text: str | None = None, base: int | None = None, more: bool = True) -> Parser:

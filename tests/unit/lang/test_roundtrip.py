@@ -236,6 +236,7 @@ def test_every_beginning_is_complete_incomplete_or_wrong(text, data):
         "f() in <&-", "f() function g { a; }",
         "a[$\\\n1 + 2]=x b", "a\\\n[1 + 2]=x", "a[1 +\\\n 2]=x b",  # neither does it hide an index
         "a[$((x + 1))$(a[\n)]=a", "a[ |\n]=x", "a[ &&\n]=x b", "b $(a[ ||\n]=1)",  # nor does another command end one
+        "foo=\\\n()", "foo=\\\n(a $(a=\\\n()\n))",  # nor an array
         "{ a[1 + 2]\\\n=x b\n} >f", "a[1 2]+\\\n=x",
         "if a \\&\nthen b\nfi", "while a\\&; do b \\&\ndone",  # these end in no `&`
         "a[<<<[[1 + 2]=x b", "a[\\\n 2]=x", "a=([ # c\n 2]=x)", "a=([\n2]=x [3]=y)",  # indexes or not
