@@ -42,8 +42,8 @@ class MemoryInfo(Struct, frozen=True):
     swap_problem: str = ""  # why the disk took no more
 
 
-class MemoryStat(Struct, frozen=True):
-    """What happened to KV since the daemon started, and how fast it moves in bytes per second (0: unknown)."""
+class MemoryCounts(Struct):
+    """What happened to KV since the daemon started."""
 
     parked: int = 0
     parked_bytes: int = 0
@@ -56,7 +56,12 @@ class MemoryStat(Struct, frozen=True):
     dropped: int = 0
     dropped_tokens: int = 0
     recomputed_tokens: int = 0
-    reused_tokens: int = 0
+    reused_tokens: int = 0  # of prefixes, forks and images, that need not be computed
+
+
+class MemoryStat(MemoryCounts, kw_only=True):
+    """The same, what there is now, and how fast KV moves in bytes per second (0: unknown)."""
+
     running: int = 0
     waiting: int = 0
     free_pages: int = 0

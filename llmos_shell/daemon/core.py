@@ -14,12 +14,13 @@ from typing import Any, TypeVar
 
 from llmos_shell import paths
 from llmos_shell.abi.errors import Code, LlmosError
+from llmos_shell.abi.memory import MemoryCounts
 from llmos_shell.abi.types import Event, Kind
 from llmos_shell.daemon import host, park
 from llmos_shell.daemon.devices import DeviceReader
 from llmos_shell.daemon.events import EventLog
 from llmos_shell.daemon.journal import Journal
-from llmos_shell.daemon.memory.costs import Counters
+from llmos_shell.daemon.memory.costs import Costs
 from llmos_shell.daemon.process import Figures, Process
 from llmos_shell.daemon.record import encode_record, revived
 from llmos_shell.daemon.residency import Residency
@@ -54,7 +55,8 @@ class Core:
         self.events.sink = self._keep_event
         self.table = ProcessTable(self.journal.last_pid())
         self.registry = Registry(on_problem=lambda text: self.events.warning("models", text))
-        self.counters = Counters()
+        self.counts = MemoryCounts()
+        self.costs = Costs()
         folder = paths.swap_dir()
         self.swap = Swap(self, park.ram_limit(host.memory().total), park.disk_limit(folder), folder)
         self.connections: set[Connection] = set()

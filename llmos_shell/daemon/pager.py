@@ -135,9 +135,9 @@ class Pager:
         again = process.known_computed
         if again:
             process.recomputed_tokens += max(0, again - reused)
-            self._core.counters.recomputed_tokens += max(0, again - reused)
+            self._core.counts.recomputed_tokens += max(0, again - reused)
         else:
-            self._core.counters.reused_tokens += reused
+            self._core.counts.reused_tokens += reused
             process.reused_tokens += reused
         process.known_computed = max(again, reused)
         if message.note:
@@ -283,7 +283,7 @@ class Pager:
         self.ledger.release(seq)
         size = held * self.info.kv_bytes_per_token
         can = self.info.can_export and held > 0 and seq not in self._expected
-        pays = can and self._core.counters.costs.keeps(size, held, self._conductor.planner.prefill_rate, disk=False)
+        pays = can and self._core.costs.keeps(size, held, self._conductor.planner.prefill_rate, disk=False)
         if pays and self._core.swap.tiers.reserve(process.pid, size):
             process.leaving, process.leaving_to = True, self._core.swap.new_path(process)
             self._conductor.send(abi.Export(seq, process.leaving_to))
@@ -293,8 +293,8 @@ class Pager:
             self._conductor.send(abi.Free(seq))
             self._unbind(process)
             if held and not process.image:
-                self._core.counters.dropped += 1
-                self._core.counters.dropped_tokens += held
+                self._core.counts.dropped += 1
+                self._core.counts.dropped_tokens += held
 
     def snapshot(self, process: Process) -> asyncio.Future[str] | None:
         """Has the worker write the process's KV to `process.leaving_to` and go on; None where it cannot.
@@ -335,10 +335,10 @@ class Pager:
             self._core.swap.tiers.release(process.pid)
             self._core.events.warning("memory", f"its KV was not parked: {message.error}", process.pid)
             return
-        counters = self._core.counters
-        counters.parked += 1
-        counters.parked_bytes += message.bytes
-        counters.costs.note(Path.EXPORT, message.bytes, message.seconds)
+        counts = self._core.counts
+        counts.parked += 1
+        counts.parked_bytes += message.bytes
+        self._core.costs.note(Path.EXPORT, message.bytes, message.seconds)
         self._core.swap.took(process, message.path, message.bytes, message.tokens)
         self._core.save(process)
 
@@ -389,11 +389,11 @@ class Pager:
 
     def _restored(self, process: Process, tokens: int, seconds: float) -> None:
         """Notes how fast an image came back."""
-        counters = self._core.counters
+        counts = self._core.counts
         if tokens:
-            counters.restored += 1
-            counters.restored_bytes += process.image_bytes
-            counters.costs.note(Path.RESTORE, process.image_bytes, seconds)
+            counts.restored += 1
+            counts.restored_bytes += process.image_bytes
+            self._core.costs.note(Path.RESTORE, process.image_bytes, seconds)
 
     def residents(self) -> list[Process]:
         """Processes with a sequence in the worker."""

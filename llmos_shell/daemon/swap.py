@@ -114,8 +114,8 @@ class Swap:
 
     def drop(self, process: Process) -> None:
         """Deletes an image that stood for the KV: it is computed again."""
-        self._core.counters.dropped += 1
-        self._core.counters.dropped_tokens += process.computed
+        self._core.counts.dropped += 1
+        self._core.counts.dropped_tokens += process.computed
         self.discard(process)
         process.computed = 0
         process.kv = self.state(process)
@@ -192,14 +192,14 @@ class Swap:
             self._core.events.warning("swap", f"cannot write {self.problem}; it holds {held}; `swapon` tries again")
 
     def _count(self, out: bool, size: int, seconds: float) -> None:
-        counters = self._core.counters
+        counts = self._core.counts
         if out:
-            counters.swapped_out += 1
-            counters.swapped_out_bytes += size
+            counts.swapped_out += 1
+            counts.swapped_out_bytes += size
         else:
-            counters.swapped_in += 1
-            counters.swapped_in_bytes += size
-        counters.costs.note(Path.WRITE if out else Path.READ, size, seconds)
+            counts.swapped_in += 1
+            counts.swapped_in_bytes += size
+        self._core.costs.note(Path.WRITE if out else Path.READ, size, seconds)
 
     def _candidates(self) -> Iterator[Process]:
         """Processes with an image in RAM: sleeping ones, longest asleep first, then those that will run last."""
@@ -218,7 +218,7 @@ class Swap:
         """Whether the disk is worth it; drops the image when computing again is quicker than reading it."""
         conductor = self._core.residency.find(process.model)
         rate = conductor.planner.prefill_rate if conductor is not None else 0.0
-        pays = self._core.counters.costs.keeps(process.image_bytes, process.computed, rate, disk=True)
+        pays = self._core.costs.keeps(process.image_bytes, process.computed, rate, disk=True)
         if not pays:
             self.drop(process)
         return pays

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from itertools import groupby
 
+from msgspec import structs
+
 from llmos_shell.abi import memory as abi
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.syscall import Nothing, Pid
@@ -51,19 +53,23 @@ def _pool(core: Core, conductor: Conductor) -> abi.PoolInfo | None:
 
 async def stat(context: Context, args: Nothing) -> abi.MemoryStat:
     """`vmstat`."""
-    core, counters = context.core, context.core.counters
+    core, costs = context.core, context.core.costs
     ledgers = [c.workshop.pager.ledger for c in core.residency.all() if c.workshop.pager is not None]
     states = [process.state for process in core.table.live_models()]
-    costs = counters.costs
     return abi.MemoryStat(
-        counters.parked, counters.parked_bytes, counters.restored, counters.restored_bytes, counters.swapped_out,
-        counters.swapped_out_bytes, counters.swapped_in, counters.swapped_in_bytes, counters.dropped,
-        counters.dropped_tokens, counters.recomputed_tokens, counters.reused_tokens, states.count(State.RUNNING),
-        states.count(State.RUNNABLE) + states.count(State.NEW), sum(ledger.free_pages for ledger in ledgers),
-        sum(ledger.used_pages for ledger in ledgers), sum(ledger.cached_pages for ledger in ledgers),
-        core.swap.tiers.ram_used, core.swap.tiers.disk_used, costs.measured(Path.EXPORT), costs.measured(Path.RESTORE),
-        costs.measured(Path.WRITE), costs.measured(Path.READ),
-    )  # fmt: skip
+        **structs.asdict(core.counts),
+        running=states.count(State.RUNNING),
+        waiting=states.count(State.RUNNABLE) + states.count(State.NEW),
+        free_pages=sum(ledger.free_pages for ledger in ledgers),
+        used_pages=sum(ledger.used_pages for ledger in ledgers),
+        cached_pages=sum(ledger.cached_pages for ledger in ledgers),
+        park_used=core.swap.tiers.ram_used,
+        swap_used=core.swap.tiers.disk_used,
+        export_rate=costs.measured(Path.EXPORT),
+        restore_rate=costs.measured(Path.RESTORE),
+        write_rate=costs.measured(Path.WRITE),
+        read_rate=costs.measured(Path.READ),
+    )
 
 
 async def map_(context: Context, args: Pid) -> abi.Map:

@@ -1,11 +1,7 @@
-"""What it costs to keep a process's KV outside the pool, against computing it again: measured speeds. Pure.
-
-And the counters that `vmstat` shows.
-"""
+"""What it costs to keep a process's KV outside the pool, against computing it again: measured speeds. Pure."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import Enum
 
 SMOOTHING = 0.3
@@ -54,22 +50,3 @@ class Costs:
             return True
         ways = (Path.READ, Path.RESTORE) if disk else (Path.EXPORT, Path.RESTORE)
         return sum(size / self.rate(way) for way in ways) < MARGIN * tokens / prefill_rate
-
-
-@dataclass(slots=True)
-class Counters:
-    """What happened to KV since the daemon started."""
-
-    parked: int = 0
-    parked_bytes: int = 0
-    restored: int = 0
-    restored_bytes: int = 0
-    swapped_out: int = 0
-    swapped_out_bytes: int = 0
-    swapped_in: int = 0
-    swapped_in_bytes: int = 0
-    dropped: int = 0
-    dropped_tokens: int = 0
-    recomputed_tokens: int = 0
-    reused_tokens: int = 0  # of prefixes, forks and images, that need not be computed
-    costs: Costs = field(default_factory=Costs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from llmos_shell.lang import ast
@@ -88,24 +89,37 @@ class CompoundCommands(ExpansionEnvironment):
             raise leave
         return not leave.again
 
+    def _round(self, body: ast.Sequence) -> int | None:
+        """One round of a loop: the status of its body, None when the loop is left."""
+        try:
+            return self._sequence(body)
+        except LeaveLoop as leave:
+            return None if self._leaves(leave) else 0
+
     def _for(self, node: ast.For) -> int:
         processes = len(self._processes)
-        values = list(self.parameters) if node.words is None else self._expand(node.words)
+        try:
+            return self._each(node, self._values(node))
+        finally:
+            if len(self._processes) > processes:
+                self.end_processes(processes)
+
+    def _values(self, node: ast.For | ast.Select) -> list[str]:
+        return list(self.parameters) if node.words is None else self._expand(node.words)
+
+    def _each(self, node: ast.For | ast.Select, values: Iterable[str]) -> int:
+        """Executes the body with each value in turn."""
         status = 0
         self.loops += 1
         try:
             for value in values:
                 self.assign(node.name, value)
-                try:
-                    status = self._sequence(node.body)
-                except LeaveLoop as leave:
-                    if self._leaves(leave):
-                        return 0
-                    status = 0
+                left = self._round(node.body)
+                if left is None:
+                    return 0
+                status = left
         finally:
             self.loops -= 1
-            if len(self._processes) > processes:
-                self.end_processes(processes)
         return status
 
     def _for_arithmetic(self, node: ast.ForArithmetic) -> int:
@@ -119,12 +133,10 @@ class CompoundCommands(ExpansionEnvironment):
                 going = self._calculate(node.condition) if node.condition.word.parts else 1
                 if not going:
                     return self._checked(1) if going is None else status
-                try:
-                    status = self._sequence(node.body)
-                except LeaveLoop as leave:
-                    if self._leaves(leave):
-                        return 0
-                    status = 0
+                left = self._round(node.body)
+                if left is None:
+                    return 0
+                status = left
                 if self._calculate(node.step) is None:
                     return self._checked(1)
         finally:
@@ -160,21 +172,7 @@ class CompoundCommands(ExpansionEnvironment):
     def _select(self, node: ast.Select) -> int:
         from llmos_shell.shell.interpreter.menu import choose
 
-        values = list(self.parameters) if node.words is None else self._expand(node.words)
-        status = 0
-        self.loops += 1
-        try:
-            for choice in choose(self.shell, values):
-                self.assign(node.name, choice)
-                try:
-                    status = self._sequence(node.body)
-                except LeaveLoop as leave:
-                    if self._leaves(leave):
-                        return 0
-                    status = 0
-        finally:
-            self.loops -= 1
-        return status
+        return self._each(node, choose(self.shell, self._values(node)))
 
     def _case(self, node: ast.Case) -> int:
         text = self._expander.string(node.word)
