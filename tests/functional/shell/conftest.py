@@ -94,3 +94,36 @@ def on_terminal(llmos_home: Path, tmp_path: Path) -> Iterator[Callable[..., Term
 def repl(daemon: Any, on_terminal: Callable[..., Terminal]) -> Callable[..., Terminal]:
     """Starts `llmos WORD…` on terminals, beside a running daemon."""
     return lambda *words, **options: on_terminal(sys.executable, "-m", "llmos_shell", *words, **options)
+
+
+class LineShell(pexpect.spawn):
+    """A shell on a terminal that can do nothing; what a command prints is read up to the next prompt."""
+
+    def expect_prompt(self) -> None:
+        self.expect(r"llmos:\S+\$ ")
+
+    def run(self, line: str) -> str:
+        """What a line prints until the next prompt."""
+        self.sendline(line)
+        self.expect_prompt()
+        lines = self.before.replace("\r", "").split("\n")
+        return "\n".join(each for each in lines if each != line).strip("\n")
+
+
+@pytest.fixture
+def open_shell(tmp_path: Path) -> Iterator[Callable[..., LineShell]]:
+    """Starts a shell with this environment, at home in the test's folder."""
+    shells: list[LineShell] = []
+
+    def start(environment: dict[str, str], timeout: float = 30) -> LineShell:
+        env = {**environment, "HOME": str(tmp_path), "TERM": "dumb", "LC_ALL": "C.UTF-8"}
+        argv = ["-P", "-m", "llmos_shell"]
+        shell = LineShell(sys.executable, argv, env=env, cwd=str(tmp_path), timeout=timeout, encoding="utf-8")
+        shells.append(shell)
+        shell.setecho(False)
+        shell.expect_prompt()
+        return shell
+
+    yield start
+    for shell in shells:
+        shell.close(force=True)

@@ -3,54 +3,31 @@
 import os
 import re
 import signal
-import sys
 
 import pexpect
 import pytest
 
 from llmos_shell.testing.retry import retry_until
 
-PROMPT = r"llmos:\S+\$ "
-
 
 @pytest.fixture
-def shell(tmp_path):
-    environment = {
-        "PATH": os.environ["PATH"],
-        "HOME": str(tmp_path),
-        "LLMOS_HOME": str(tmp_path / "home"),
-        "TERM": "dumb",
-        "LC_ALL": "C.UTF-8",
-    }
-    argv = ["-P", "-m", "llmos_shell"]
-    child = pexpect.spawn(sys.executable, argv, env=environment, cwd=str(tmp_path), timeout=20, encoding="utf-8")
-    child.setecho(False)
-    child.expect(PROMPT)
-    yield child
-    child.close(force=True)
-
-
-def run(shell, line):
-    """What a line prints until the next prompt."""
-    shell.sendline(line)
-    shell.expect(PROMPT)
-    lines = shell.before.replace("\r", "").split("\n")
-    return "\n".join(each for each in lines if each != line).strip("\n")
+def shell(open_shell, tmp_path):
+    return open_shell({"PATH": os.environ["PATH"], "LLMOS_HOME": str(tmp_path / "home")}, timeout=20)
 
 
 def test_programs_have_the_terminal(shell):
-    assert run(shell, "test -t 0 && test -t 1 && echo terminal") == "terminal"
+    assert shell.run("test -t 0 && test -t 1 && echo terminal") == "terminal"
     shell.sendline("cat")
     shell.sendline("typed")
     shell.expect("typed")
     shell.sendeof()
-    shell.expect(PROMPT)
-    assert run(shell, "echo $?") == "0"
+    shell.expect_prompt()
+    assert shell.run("echo $?") == "0"
 
 
 def test_each_job_has_a_group_of_its_own(shell):
-    own = int(run(shell, "echo $$"))
-    groups = run(shell, "sh -c 'ps -o pgid= -p $$' | cat; sh -c 'ps -o pgid= -p $$'").split()
+    own = int(shell.run("echo $$"))
+    groups = shell.run("sh -c 'ps -o pgid= -p $$' | cat; sh -c 'ps -o pgid= -p $$'").split()
     assert len(set(groups)) == 2
     assert str(own) not in groups
 
@@ -59,29 +36,29 @@ def test_interrupt_ends_the_program_not_the_shell(shell):
     shell.sendline("sh -c 'echo ready; exec sleep 100'")
     shell.expect("ready\r\n")
     shell.sendintr()
-    shell.expect(PROMPT)
-    assert run(shell, "echo $?") == "130"
+    shell.expect_prompt()
+    assert shell.run("echo $?") == "130"
 
 
 def test_interrupt_ends_a_substitution(shell):
     shell.sendline("x=$(sh -c 'echo ready >&2; exec sleep 100')")
     shell.expect("ready\r\n")
     shell.sendintr()
-    shell.expect(PROMPT)
+    shell.expect_prompt()
     assert "error" not in shell.before
-    assert run(shell, "echo $?") == "130"
+    assert shell.run("echo $?") == "130"
 
 
 def test_interrupt_ends_a_loop(shell):
     shell.sendline("while true; do sh -c 'echo round; exec sleep 100'; done")
     shell.expect("round\r\n")
     shell.sendintr()
-    shell.expect(PROMPT)
+    shell.expect_prompt()
     shell.sendline("echo start; while true; do true; done")
     shell.expect("start\r\n")
     shell.sendintr()
-    shell.expect(PROMPT)
-    assert run(shell, "echo $?") == "130"
+    shell.expect_prompt()
+    assert shell.run("echo $?") == "130"
 
 
 def test_stop_and_continue_in_the_foreground(shell):
@@ -89,16 +66,16 @@ def test_stop_and_continue_in_the_foreground(shell):
     shell.expect("ready\r\n")
     shell.sendcontrol("z")
     shell.expect(r"\[1\]\+  Stopped +sh -c")
-    shell.expect(PROMPT)
-    assert run(shell, "echo $?") == "148"
-    assert "Stopped" in run(shell, "jobs")
+    shell.expect_prompt()
+    assert shell.run("echo $?") == "148"
+    assert "Stopped" in shell.run("jobs")
     shell.sendline("fg")
     shell.expect("sh -c")
     shell.sendline("again")
     shell.expect("again")
     shell.sendeof()
-    shell.expect(PROMPT)
-    assert run(shell, "jobs") == ""
+    shell.expect_prompt()
+    assert shell.run("jobs") == ""
 
 
 def test_stop_and_continue_in_the_background(shell):
@@ -106,10 +83,10 @@ def test_stop_and_continue_in_the_background(shell):
     wait_until_foreground(shell, "sleep")
     shell.sendcontrol("z")
     shell.expect("Stopped")
-    shell.expect(PROMPT)
-    assert re.search(r"\[1\]\+ sleep 100 &", run(shell, "bg"))
-    assert "Running" in run(shell, "jobs")
-    assert run(shell, "kill %1; wait %1; echo $?").endswith("143")
+    shell.expect_prompt()
+    assert re.search(r"\[1\]\+ sleep 100 &", shell.run("bg"))
+    assert "Running" in shell.run("jobs")
+    assert shell.run("kill %1; wait %1; echo $?").endswith("143")
 
 
 def wait_until_foreground(shell, name):
@@ -131,45 +108,45 @@ def test_stopped_pipeline_goes_on_as_a_whole(shell):
     shell.expect("ready\r\n")
     shell.sendcontrol("z")
     shell.expect("Stopped")
-    shell.expect(PROMPT)
+    shell.expect_prompt()
     shell.sendline("fg")
     shell.sendline("line")
     shell.sendeof()
     shell.expect("p:line")
-    shell.expect(PROMPT)
+    shell.expect_prompt()
 
 
 def test_background_job_is_announced_and_reported(shell):
-    output = run(shell, "sh -c 'exit 3' & wait %1; echo $?")
+    output = shell.run("sh -c 'exit 3' & wait %1; echo $?")
     assert re.match(r"\[1\] \d+\n3\Z", output)
-    run(shell, "sleep 100 &")
-    run(shell, "kill -9 %1; wait")
-    assert run(shell, "jobs") == ""
+    shell.run("sleep 100 &")
+    shell.run("kill -9 %1; wait")
+    assert shell.run("jobs") == ""
 
 
 def test_background_program_does_not_see_interrupts(shell):
-    run(shell, "sleep 100 &")
+    shell.run("sleep 100 &")
     shell.sendline("sh -c 'echo ready; exec sleep 50'")
     shell.expect("ready\r\n")
     shell.sendintr()
-    shell.expect(PROMPT)
-    assert "Running" in run(shell, "jobs")
+    shell.expect_prompt()
+    assert "Running" in shell.run("jobs")
 
 
 def test_built_in_group_in_a_pipeline_is_interrupted(shell):
     shell.sendline("{ echo ready >&2; while true; do sleep 0.01; done; } | cat")
     shell.expect("ready\r\n")
     shell.sendintr()
-    shell.expect(PROMPT)
-    assert run(shell, "echo alive") == "alive"
+    shell.expect_prompt()
+    assert shell.run("echo alive") == "alive"
 
 
 def test_interrupt_ends_a_pipeline_of_groups(shell):
     shell.sendline("{ while true; do sh -c 'echo ready >&2; exec sleep 100'; done; } | while read x; do echo $x; done")
     shell.expect("ready\r\n")
     shell.sendintr()
-    shell.expect(PROMPT)
-    assert run(shell, "echo $?") == "130"
+    shell.expect_prompt()
+    assert shell.run("echo $?") == "130"
 
 
 def test_stop_and_continue_a_pipeline_of_groups(shell):
@@ -177,34 +154,34 @@ def test_stop_and_continue_a_pipeline_of_groups(shell):
     shell.expect("ready\r\n")
     shell.sendcontrol("z")
     shell.expect("Stopped")
-    shell.expect(PROMPT)
+    shell.expect_prompt()
     shell.sendline("fg")
     shell.sendline("this")
     shell.expect("got this")
-    shell.expect(PROMPT)
+    shell.expect_prompt()
 
 
 def test_several_jobs_and_their_marks(shell):
-    run(shell, "sleep 100 &")
-    run(shell, "sleep 200 &")
-    listing = run(shell, "jobs")
+    shell.run("sleep 100 &")
+    shell.run("sleep 200 &")
+    listing = shell.run("jobs")
     assert re.search(r"\[1\]-  Running +sleep 100 &", listing)
     assert re.search(r"\[2\]\+  Running +sleep 200 &", listing)
-    run(shell, "kill %sleep 2>/dev/null; kill %1 %2")
-    assert "Terminated" in run(shell, "wait; jobs") or run(shell, "jobs") == ""
+    shell.run("kill %sleep 2>/dev/null; kill %1 %2")
+    assert "Terminated" in shell.run("wait; jobs") or shell.run("jobs") == ""
 
 
 def test_exit_warns_of_jobs_once(shell):
-    run(shell, "sleep 100 &")
-    assert "running jobs" in run(shell, "exit")
+    shell.run("sleep 100 &")
+    assert "running jobs" in shell.run("exit")
     shell.sendline("exit")
     shell.expect(pexpect.EOF)
 
 
 def test_jobs_are_hung_up_when_the_shell_ends(shell):
-    pid = int(run(shell, "sleep 100 & echo $!").split()[-1])
+    pid = int(shell.run("sleep 100 & echo $!").split()[-1])
     shell.sendline("exit")
-    shell.expect(PROMPT)
+    shell.expect_prompt()
     shell.sendline("exit")
     shell.expect(pexpect.EOF)
     retry_until(lambda: has_ended(pid))
@@ -219,19 +196,19 @@ def has_ended(pid):
 
 
 def test_disowned_jobs_live_on(shell):
-    pid = int(run(shell, "sleep 100 & echo $!").split()[-1])
-    run(shell, "disown")
-    assert run(shell, "jobs") == ""
+    pid = int(shell.run("sleep 100 & echo $!").split()[-1])
+    shell.run("disown")
+    assert shell.run("jobs") == ""
     shell.sendline("exit")
     shell.expect(pexpect.EOF)
     os.kill(pid, signal.SIGKILL)
 
 
 def test_terminal_modes_come_back(shell):
-    run(shell, "sh -c 'stty -echo raw; kill -9 $$'")
-    assert "-icanon" not in run(shell, "stty -a")
+    shell.run("sh -c 'stty -echo raw; kill -9 $$'")
+    assert "-icanon" not in shell.run("stty -a")
 
 
 def test_programs_have_default_signals(shell):
-    mask = run(shell, "grep SigIgn /proc/self/status").split()[-1]
+    mask = shell.run("grep SigIgn /proc/self/status").split()[-1]
     assert int(mask, 16) & ((1 << 31) - 1) == 0  # the C library keeps 32 and 33 for itself

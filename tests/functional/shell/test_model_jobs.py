@@ -11,7 +11,6 @@ from llmos_shell.abi.syscalls import PROC_INFO, PROC_LIST, PROC_TRANSCRIPT, List
 from llmos_shell.abi.types import State
 from llmos_shell.testing.retry import retry_until
 
-PROMPT = r"llmos:\S+\$ "
 pytestmark = pytest.mark.llmos(
     models={
         "scripted": {"end_after": 20},
@@ -22,22 +21,8 @@ pytestmark = pytest.mark.llmos(
 
 
 @pytest.fixture
-def shell(daemon, tmp_path):
-    environment = {**os.environ, "HOME": str(tmp_path), "TERM": "dumb", "LC_ALL": "C.UTF-8"}
-    argv = ["-P", "-m", "llmos_shell"]
-    child = pexpect.spawn(sys.executable, argv, env=environment, cwd=str(tmp_path), timeout=30, encoding="utf-8")
-    child.setecho(False)
-    child.expect(PROMPT)
-    yield child
-    child.close(force=True)
-
-
-def run(shell, line):
-    """What a line prints until the next prompt."""
-    shell.sendline(line)
-    shell.expect(PROMPT)
-    lines = shell.before.replace("\r", "").split("\n")
-    return "\n".join(each for each in lines if each != line).strip("\n")
+def shell(daemon, open_shell):
+    return open_shell(dict(os.environ))
 
 
 def processes(client):
@@ -58,16 +43,16 @@ def text_of(client, pid):
 
 
 def test_background_gives_its_pid(shell, client):
-    output = run(shell, "run -m slow hello > out & echo pid $!")
+    output = shell.run("run -m slow hello > out & echo pid $!")
     pid = int(re.match(r"\[1\] (\d+)\npid \1\Z", output).group(1))
     assert pid in [each.pid for each in processes(client)]
-    assert run(shell, "wait $!; echo $?").endswith("0")
-    assert run(shell, "cat out; echo").startswith("hello")
+    assert shell.run("wait $!; echo $?").endswith("0")
+    assert shell.run("cat out; echo").startswith("hello")
 
 
 def test_scripts_wait_for_model_processes(shell, tmp_path):
     (tmp_path / "script").write_text("run -n 3 a > a & p=$!\nrun -n 3 b > b &\nwait $p; echo $?; wait; cat a b\n")
-    output = run(shell, f"{sys.executable} -P -m llmos_shell ./script; echo")
+    output = shell.run(f"{sys.executable} -P -m llmos_shell ./script; echo")
     assert re.match(r"0\na.*b", output, re.DOTALL)
 
 
@@ -75,9 +60,9 @@ def test_interrupt(shell, client):
     shell.sendline("run --no-echo -m endless x; echo not here")
     wait_for(client, State.RUNNING)
     shell.sendintr()
-    shell.expect(PROMPT)
+    shell.expect_prompt()
     assert "not here" not in shell.before.replace("echo not here", "")
-    assert run(shell, "echo $?") == "130"
+    assert shell.run("echo $?") == "130"
 
 
 def test_stop_and_continue_in_the_foreground(shell, client):
@@ -87,14 +72,14 @@ def test_stop_and_continue_in_the_foreground(shell, client):
     shell.sendcontrol("z")
     shell.expect(r"\r\n\[1\]\+  Stopped +run --no-echo -m slow x")
     before = shell.before.replace("run --no-echo -m slow x\r\n", "")
-    shell.expect(PROMPT)
+    shell.expect_prompt()
     assert wait_for(client, State.STOPPED).pid == pid
-    assert "Stopped" in run(shell, "jobs")
+    assert "Stopped" in shell.run("jobs")
     shell.sendline("fg")
     shell.expect("run --no-echo -m slow x\r\n")
-    shell.expect(PROMPT)
+    shell.expect_prompt()
     assert before + shell.before.split("\r\n")[0] == text_of(client, pid)
-    assert run(shell, "jobs; echo $?") == "0"
+    assert shell.run("jobs; echo $?") == "0"
 
 
 def test_stop_and_continue_in_the_background(shell, client):
@@ -102,14 +87,14 @@ def test_stop_and_continue_in_the_background(shell, client):
     wait_for(client, State.RUNNING)
     shell.sendcontrol("z")
     shell.expect("Stopped")
-    shell.expect(PROMPT)
-    assert "run --no-echo -m slow x > out &" in run(shell, "bg")
-    assert run(shell, "wait %1; echo $?").endswith("0")
+    shell.expect_prompt()
+    assert "run --no-echo -m slow x > out &" in shell.run("bg")
+    assert shell.run("wait %1; echo $?").endswith("0")
 
 
 def test_kill_by_job(shell, client):
-    run(shell, "run -m endless x > out &")
-    assert run(shell, "kill %1; wait %1; echo $?").endswith("143")
+    shell.run("run -m endless x > out &")
+    assert shell.run("kill %1; wait %1; echo $?").endswith("143")
 
 
 def test_stopped_job_can_be_killed(shell, client):
@@ -117,8 +102,8 @@ def test_stopped_job_can_be_killed(shell, client):
     wait_for(client, State.RUNNING)
     shell.sendcontrol("z")
     shell.expect("Stopped")
-    shell.expect(PROMPT)
-    assert run(shell, "kill %1; wait %1; echo $?").endswith("143")
+    shell.expect_prompt()
+    assert shell.run("kill %1; wait %1; echo $?").endswith("143")
 
 
 @pytest.mark.parametrize("line", ["run --no-echo -m endless x | cat", "/bin/echo x | run -m endless | cat"])
@@ -126,9 +111,9 @@ def test_interrupt_of_a_pipeline(shell, client, line):
     shell.sendline(line)
     pid = wait_for(client, State.RUNNING).pid
     shell.sendintr()
-    shell.expect(PROMPT)
+    shell.expect_prompt()
     assert retry_until(lambda: client.call(PROC_INFO, Pid(pid)).exit) is not None
-    assert run(shell, "echo alive") == "alive"
+    assert shell.run("echo alive") == "alive"
 
 
 def test_stop_and_continue_of_a_pipeline(shell, client):
@@ -136,25 +121,25 @@ def test_stop_and_continue_of_a_pipeline(shell, client):
     pid = wait_for(client, State.RUNNING).pid
     shell.sendcontrol("z")
     shell.expect("Stopped")
-    shell.expect(PROMPT)
+    shell.expect_prompt()
     assert wait_for(client, State.STOPPED).pid == pid
     shell.sendline("fg")
     shell.expect("cat\r\n")
-    shell.expect(PROMPT)
+    shell.expect_prompt()
     assert client.call(PROC_INFO, Pid(pid)).exit.code == 0
 
 
 def test_processes_go_with_the_shell(shell, client):
-    run(shell, "run -m endless x > out &")
-    assert "running jobs" in run(shell, "exit")
+    shell.run("run -m endless x > out &")
+    assert "running jobs" in shell.run("exit")
     shell.sendline("exit")
     shell.expect(pexpect.EOF)
     retry_until(lambda: all(each.exit is not None for each in processes(client)))
 
 
 def test_disowned_processes_stay(shell, client):
-    run(shell, "run -m endless x > out &")
-    run(shell, "disown %1")
+    shell.run("run -m endless x > out &")
+    shell.run("disown %1")
     shell.sendline("exit")
     shell.expect(pexpect.EOF)
     assert [each.session for each in processes(client) if each.exit is None] == [0]
@@ -164,10 +149,10 @@ def test_disowned_processes_stay(shell, client):
     "line", ["run -m slow hello > out", "run -m slow hello | cat > out", "nice run -m slow hello > out"]
 )
 def test_disowned_output_is_written_to_its_end(shell, client, tmp_path, line):
-    run(shell, f"{line} &")
+    shell.run(f"{line} &")
     process = wait_for(client, State.RUNNING)
     retry_until(lambda: len((tmp_path / "out").read_text()) > len("hello"))
-    run(shell, "disown")
+    shell.run("disown")
     shell.sendline("exit")
     shell.expect(pexpect.EOF)
     retry_until(lambda: wait_for_end(client, process.pid))
@@ -178,15 +163,15 @@ def test_disowned_output_is_written_to_its_end(shell, client, tmp_path, line):
     "line", ["{ run -m endless a; run b; } > out", "run -o json -m endless a > out", "while :; do :; done"]
 )
 def test_what_the_shell_itself_runs_cannot_be_disowned(shell, client, line):
-    run(shell, f"{line} &")
-    output = run(shell, "disown; echo $?")
+    shell.run(f"{line} &")
+    output = shell.run("disown; echo $?")
     assert "is run by this shell, and would end with it" in output and output.endswith("1")
-    assert "Running" in run(shell, "jobs")
-    run(shell, "kill %1")
+    assert "Running" in shell.run("jobs")
+    shell.run("kill %1")
 
 
 def test_disowned_right_away(shell, client, tmp_path):
-    run(shell, "run -m slow hello > out & disown")
+    shell.run("run -m slow hello > out & disown")
     process = wait_for(client, State.RUNNING)
     shell.close(force=True)
     retry_until(lambda: wait_for_end(client, process.pid))
@@ -194,7 +179,7 @@ def test_disowned_right_away(shell, client, tmp_path):
 
 
 def test_nohup_output_outlives_the_terminal(shell, client, tmp_path):
-    run(shell, "nohup run -m slow hello > out &")
+    shell.run("nohup run -m slow hello > out &")
     process = wait_for(client, State.RUNNING)
     retry_until(lambda: len((tmp_path / "out").read_text()) > len("hello"))
     shell.close(force=True)

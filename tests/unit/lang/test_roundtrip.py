@@ -65,93 +65,127 @@ def opaque(strategy):
     return text()
 
 
+NAMES = st.sampled_from(["a", "foo", "x1", "b_c"])
+PLAIN = st.sampled_from(["a", "b.c", "-l", "x=1", "*", "[ab]?", "{", "}", "if", "é", "a#b", "~", "~/x", "1", "\\ "])
+QUOTED = st.sampled_from(["$x", "${y}", "$1", "${10}", "$@", '"$*"', "'it s'", "\\$", "$'\\n'", '"a $b"', "${#z}"])
+EXPANSIONS = st.sampled_from(
+    ["$((x + 1))", "$(( (a) * $b ))", "${x:-a b}", '"${x:-"q"}"', "${x#*'a'}", "`echo \\`b\\``", *PARAMETERS]
+)
+
+
 @cache
 def programs():
     """Well-formed programs, by grammar."""
-    name = st.sampled_from(["a", "foo", "x1", "b_c"])
-    plain = st.sampled_from(["a", "b.c", "-l", "x=1", "*", "[ab]?", "{", "}", "if", "é", "a#b", "~", "~/x", "1", "\\ "])
+    return st.recursive(NAMES, commands, max_leaves=6)
 
-    def words(inner):
-        part = st.one_of(
-            plain,
-            st.sampled_from(["$x", "${y}", "$1", "${10}", "$@", '"$*"', "'it s'", "\\$", "$'\\n'", '"a $b"', "${#z}"]),
-            inner.map(lambda text: f"$({text}\n)"),
-            inner.map(lambda text: f'"$({text}\n)"'),
-            st.sampled_from(["$((x + 1))", "$(( (a) * $b ))"]),
-            st.sampled_from(["${x:-a b}", '"${x:-"q"}"', "${x#*'a'}", "`echo \\`b\\``"]),
-            st.sampled_from(PARAMETERS),
-            st.tuples(st.sampled_from("<>"), inner).map(lambda t: f"{t[0]}({t[1]}\n)"),
-        )
-        return st.lists(part, min_size=1, max_size=3).map("".join)
 
-    def commands(inner):
-        inner = opaque(inner)
-        word = opaque(words(inner))
-        redirect = st.one_of(
-            st.tuples(st.sampled_from([">", "2>", "<", ">>", "<<<", "&>", "3<>", ">|"]), word).map(" ".join),
-            st.sampled_from(["2>&1", ">&-", "<&3", "{fd}>f", "{fd}<&-"]),
-        )
-        element = st.one_of(word, st.tuples(word, word).map(lambda t: f"[{t[0]}]={t[1]}"))
-        array = opaque(
-            st.tuples(name, st.sampled_from(["", "+"]), st.lists(element, max_size=3)).map(
-                lambda t: f"{t[0]}{t[1]}=({' '.join(t[2])})"
-            )
-        )
-        test = opaque(
-            st.recursive(
-                st.one_of(
-                    word,
-                    st.tuples(st.sampled_from(["-f", "-z", "-v"]), word).map(" ".join),
-                    st.tuples(word, st.sampled_from(["==", "!=", "<", ">", "-lt", "-nt"]), word).map(" ".join),
-                    st.tuples(word, st.sampled_from(["@(a|$x)b", "!(a)", "?(a b)", "*.[ch]"])).map(" == ".join),
-                    st.tuples(word, st.sampled_from(["^(a|b c)+$", "[[:alpha:]]$", '"$x"', "a\\.b", "$x"])).map(
-                        " =~ ".join
-                    ),
-                ),
-                lambda t: st.one_of(
-                    t.map(lambda text: f"! {text}"),
-                    t.map(lambda text: f"( {text} )"),
-                    st.tuples(t, st.sampled_from([" && ", " || ", " ||\n"]), t).map("".join),
-                ),
-                max_leaves=4,
-            )
-        )
-        simple = st.tuples(
-            st.lists(st.tuples(name, word).map("=".join), max_size=2),
-            name,
-            st.lists(st.one_of(word, redirect), max_size=3),
-        ).map(lambda each: " ".join([*each[0], each[1], *each[2]]))
-        return st.one_of(
-            simple,
-            simple,
-            st.tuples(inner, st.sampled_from([" | ", " && ", " || ", "; ", "\n", " & "]), inner).map("".join),
-            st.tuples(inner, st.sampled_from([" # c\n", "\n\n  #c 'd\n\n", " | # e\n", "&&\\\n"]), inner).map("".join),
-            inner.map(lambda text: f"{{ {text}\n}} >f"),
-            inner.map(lambda text: f"( {text}\n)"),
-            inner.map(lambda text: f"! {text}"),
-            inner.map(lambda text: f"{text} &"),
-            st.tuples(inner, inner, inner).map(lambda t: f"if {t[0]}\nthen {t[1]}\nelse {t[2]}\nfi"),
-            st.tuples(inner, inner).map(lambda t: f"while {t[0]}\ndo {t[1]}\ndone"),
-            st.tuples(name, st.lists(word, max_size=2), inner).map(
-                lambda t: f"for {t[0]} in {' '.join(t[1])}; do {t[2]}\ndone"
-            ),
-            st.tuples(word, word, inner).map(lambda t: f"case {t[0]} in {t[1]}|b) {t[2]}\n;; *) ;& esac"),
-            st.tuples(name, inner).map(lambda t: f"{t[0]}() {{ {t[1]}\n}}"),
-            test.map(lambda text: f"[[ {text} ]]"),
-            array,
-            array.map(lambda text: f"declare -a {text}"),
-            st.tuples(name, word, word).map(lambda t: f"{t[0]}[{t[1]}]={t[2]}"),
-            st.sampled_from(["((i++))", "((a[i] = (1 + 2) * $x))", "((i <\n3))", "a[1 + 2]=x b"]),
-            inner.map(lambda text: f"for ((i = 0; i < $(echo 3); i++)); do {text}\ndone"),
-            st.tuples(name, word, inner).map(lambda t: f"select {t[0]} in {t[1]}; do {t[2]}\ndone"),
-            st.tuples(word, inner).map(lambda t: f"case {t[0]} in @(a|b)c|!(x y)) {t[1]}\n;;& *) esac"),
-            st.tuples(inner, inner).map(" |& ".join),
-            st.tuples(name, inner).map(lambda t: f"function {t[0]} {{ {t[1]}\n}}"),
-            st.tuples(name, inner).map(lambda t: f"{t[0]} <<E\nbody ${t[0]} $({t[1]}\n) \\$\nE"),
-            name.map(lambda text: f"{text} <<-'E' | cat\n\t$raw\n\tE"),
-        )
+def commands(inner):
+    """Commands in which such ones stand."""
+    inner = opaque(inner)
+    word = opaque(words(inner))
+    array = opaque(arrays(word))
+    return st.one_of(
+        simple(word),
+        simple(word),
+        joined(inner),
+        conditions(word).map(lambda text: f"[[ {text} ]]"),
+        array,
+        array.map(lambda text: f"declare -a {text}"),
+        st.tuples(NAMES, word, word).map(lambda t: f"{t[0]}[{t[1]}]={t[2]}"),
+        st.sampled_from(["((i++))", "((a[i] = (1 + 2) * $x))", "((i <\n3))", "a[1 + 2]=x b"]),
+        blocks(inner),
+        loops(inner, word),
+        st.tuples(NAMES, inner).map(lambda t: f"{t[0]} <<E\nbody ${t[0]} $({t[1]}\n) \\$\nE"),
+        NAMES.map(lambda text: f"{text} <<-'E' | cat\n\t$raw\n\tE"),
+    )
 
-    return st.recursive(name, commands, max_leaves=6)
+
+def words(inner):
+    part = st.one_of(
+        PLAIN,
+        QUOTED,
+        EXPANSIONS,
+        inner.map(lambda text: f"$({text}\n)"),
+        inner.map(lambda text: f'"$({text}\n)"'),
+        st.tuples(st.sampled_from("<>"), inner).map(lambda t: f"{t[0]}({t[1]}\n)"),
+    )
+    return st.lists(part, min_size=1, max_size=3).map("".join)
+
+
+def simple(word):
+    redirect = st.one_of(
+        st.tuples(st.sampled_from([">", "2>", "<", ">>", "<<<", "&>", "3<>", ">|"]), word).map(" ".join),
+        st.sampled_from(["2>&1", ">&-", "<&3", "{fd}>f", "{fd}<&-"]),
+    )
+    return st.tuples(
+        st.lists(st.tuples(NAMES, word).map("=".join), max_size=2),
+        NAMES,
+        st.lists(st.one_of(word, redirect), max_size=3),
+    ).map(lambda each: " ".join([*each[0], each[1], *each[2]]))
+
+
+def arrays(word):
+    element = st.one_of(word, st.tuples(word, word).map(lambda t: f"[{t[0]}]={t[1]}"))
+    return st.tuples(NAMES, st.sampled_from(["", "+"]), st.lists(element, max_size=3)).map(
+        lambda t: f"{t[0]}{t[1]}=({' '.join(t[2])})"
+    )
+
+
+def conditions(word):
+    """What stands in `[[ ]]`."""
+    single = st.one_of(
+        word,
+        st.tuples(st.sampled_from(["-f", "-z", "-v"]), word).map(" ".join),
+        st.tuples(word, st.sampled_from(["==", "!=", "<", ">", "-lt", "-nt"]), word).map(" ".join),
+        st.tuples(word, st.sampled_from(["@(a|$x)b", "!(a)", "?(a b)", "*.[ch]"])).map(" == ".join),
+        st.tuples(word, st.sampled_from(["^(a|b c)+$", "[[:alpha:]]$", '"$x"', "a\\.b", "$x"])).map(" =~ ".join),
+    )
+    nested = st.recursive(
+        single,
+        lambda t: st.one_of(
+            t.map(lambda text: f"! {text}"),
+            t.map(lambda text: f"( {text} )"),
+            st.tuples(t, st.sampled_from([" && ", " || ", " ||\n"]), t).map("".join),
+        ),
+        max_leaves=4,
+    )
+    return opaque(nested)
+
+
+def joined(inner):
+    """Lists, pipelines, and what stands before or behind a command."""
+    return st.one_of(
+        st.tuples(inner, st.sampled_from([" | ", " && ", " || ", "; ", "\n", " & "]), inner).map("".join),
+        st.tuples(inner, st.sampled_from([" # c\n", "\n\n  #c 'd\n\n", " | # e\n", "&&\\\n"]), inner).map("".join),
+        st.tuples(inner, inner).map(" |& ".join),
+        inner.map(lambda text: f"! {text}"),
+        inner.map(lambda text: f"{text} &"),
+    )
+
+
+def blocks(inner):
+    """Groups, subshells, functions, conditions."""
+    return st.one_of(
+        inner.map(lambda text: f"{{ {text}\n}} >f"),
+        inner.map(lambda text: f"( {text}\n)"),
+        st.tuples(inner, inner, inner).map(lambda t: f"if {t[0]}\nthen {t[1]}\nelse {t[2]}\nfi"),
+        st.tuples(NAMES, inner).map(lambda t: f"{t[0]}() {{ {t[1]}\n}}"),
+        st.tuples(NAMES, inner).map(lambda t: f"function {t[0]} {{ {t[1]}\n}}"),
+    )
+
+
+def loops(inner, word):
+    """Loops, `select` and `case`."""
+    return st.one_of(
+        st.tuples(inner, inner).map(lambda t: f"while {t[0]}\ndo {t[1]}\ndone"),
+        st.tuples(NAMES, st.lists(word, max_size=2), inner).map(
+            lambda t: f"for {t[0]} in {' '.join(t[1])}; do {t[2]}\ndone"
+        ),
+        inner.map(lambda text: f"for ((i = 0; i < $(echo 3); i++)); do {text}\ndone"),
+        st.tuples(NAMES, word, inner).map(lambda t: f"select {t[0]} in {t[1]}; do {t[2]}\ndone"),
+        st.tuples(word, word, inner).map(lambda t: f"case {t[0]} in {t[1]}|b) {t[2]}\n;; *) ;& esac"),
+        st.tuples(word, inner).map(lambda t: f"case {t[0]} in @(a|b)c|!(x y)) {t[1]}\n;;& *) esac"),
+    )
 
 
 def check(text: str) -> None:
