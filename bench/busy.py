@@ -1,7 +1,7 @@
 """What somebody who types feels on a busy machine, beside llama-server's engine.
 
 `interactive`: `JOBS` background jobs on `SLOTS` slots; meanwhile short prompts arrive one after another. The time to
-first token is from asking to the first text.
+first token is from asking to the first text. Where the first prompt waits for most of the jobs, it is the only one.
 
 `beside_a_hog`: throughput of `HOG_STREAMS` prompts while another process keeps one processor busy.
 """
@@ -37,9 +37,11 @@ HOG_TOKENS = 64
 def interactive(model: Path, threads: int) -> list[str]:
     """Runs both; returns the lines of a Markdown table."""
     figures = {"ours": _ours(model, threads), "llama-server split": _peer(model, threads)}
-    lines = ["| | quiet p50 s | busy p50 s | busy p95 s |", "|---|---|---|---|"]
+    lines = ["| | quiet p50 s | busy p50 s | busy p95 s | prompts |", "|---|---|---|---|---|"]
     for name, (quiet, busy) in figures.items():
-        lines.append(f"| {name} | {statistics.median(quiet):.3f} | {statistics.median(busy):.3f} | {_p95(busy):.3f} |")
+        lines.append(
+            f"| {name} | {statistics.median(quiet):.3f} | {statistics.median(busy):.3f} | {_p95(busy):.3f} | {len(busy)} |"
+        )
     ratio = _p95(figures["llama-server split"][1]) / _p95(figures["ours"][1])
     return [*lines, "", f"llama-server's p95 over ours: {ratio:.0f}."]
 
