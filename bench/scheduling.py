@@ -115,7 +115,7 @@ def _decision(count: int) -> float:
     """Milliseconds of a decision while processes come, go and use the device; 32 slots."""
     scheduler, now, run, times = Scheduler(), 0.0, tuple[int, ...](), list[float]()
     for pid in range(2, count + 2):
-        scheduler.add(pid, pid % 5, now, group=f"g{pid % 50}")
+        scheduler.add(pid, pid % 5, group=f"g{pid % 50}")
         scheduler.wake(pid, now)
     for turn in range(2000):
         now += 0.05

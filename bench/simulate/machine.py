@@ -75,7 +75,7 @@ class Machine:
         self._pid += 1
         self._jobs[self._pid] = Job(request)
         deadline = self.now + request.deadline
-        self._scheduler.add(self._pid, request.nice, self.now, request.foreground, request.group, deadline)
+        self._scheduler.add(self._pid, request.nice, request.foreground, request.group, deadline)
         self._scheduler.wake(self._pid, self.now)
         self._stale = self._stale or request.foreground or len(self._run) < self._speed.slots
 

@@ -109,11 +109,6 @@ class Arbiter:
         return bool(self._windows)
 
     @property
-    def turn_ends(self) -> float:
-        """When the present turn ends."""
-        return self._turn_ends
-
-    @property
     def competing(self) -> tuple[str, ...]:
         """The models that want the device."""
         return tuple(sorted(name for name, one in self._models.items() if one.weight))

@@ -93,7 +93,7 @@ class Conductor:
             left = process.deadline - self.core.wall()
             deadline = now + left
             self.core.loop.call_later(max(0.0, left) + 0.001, self.planner.replan)
-        self.scheduler.add(process.pid, process.nice, now, process.foreground, process.group, deadline)
+        self.scheduler.add(process.pid, process.nice, process.foreground, process.group, deadline)
 
     def changed(self, process: Process) -> None:
         """A process wants to run, or no longer does, or its limits are others."""

@@ -140,7 +140,7 @@ class RunSet:
     def _conclude(self, queue: RunQueue, now: float) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Ends a decision: who was preempted waits again. Returns who started, and who was preempted."""
         for entity in self._preempted.values():
-            entity.enqueued, entity.last_ran = now, now
+            entity.enqueued = now
             entity.preemptions += 1
             queue.push(entity)
         changes = tuple(self._started), tuple(self._preempted)

@@ -65,7 +65,6 @@ class Scheduler:
         self,
         pid: int,
         nice: int,
-        now: float,
         foreground: bool = False,
         group: str = "",
         deadline: float = math.inf,
@@ -73,9 +72,7 @@ class Scheduler:
         """Makes a process known, asleep; `wake` it when it can run."""
         if pid in self._entities:
             raise LlmosError(Code.EINVAL, f"process {pid} is known already", pid=pid)
-        entity = Entity(
-            pid, nice, weight_of(nice), group, foreground, deadline, vruntime=self._fair(), last_ran=now
-        )  # fmt: skip
+        entity = Entity(pid, nice, weight_of(nice), group, foreground, deadline, vruntime=self._fair())
         self._entities[pid] = entity
         if deadline < math.inf:
             heappush(self._deadlines, (deadline, pid))
@@ -105,9 +102,7 @@ class Scheduler:
         entity = self._entity(pid)
         if pid in self._queue:
             entity.waited += max(0.0, now - entity.enqueued)
-        elif pid in self._set:
-            entity.last_ran = now
-        else:
+        elif pid not in self._set:
             return
         most = MAX_LAG * self._shares.rate(entity)
         entity.lag = min(max(0.0, self._fair() - entity.vruntime), most)
@@ -367,7 +362,6 @@ class Scheduler:
         """Takes the caller's word for who is in the run set. Who slept and woke between two decisions never left it."""
         for pid in [pid for pid in self._set.pids if pid not in running]:
             self._set.discard(pid)
-            self._entities[pid].last_ran = now
             self._enqueue(self._entities[pid], now)
         for pid in running:
             if pid in self._queue:

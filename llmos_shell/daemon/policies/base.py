@@ -56,7 +56,6 @@ class Entity(Struct, eq=False):
     arrived: int = 0  # counts wakeups of all processes: the order of arrival; kept when preempted
     enqueued: float = 0.0  # since when it waits; 0 while it runs or sleeps
     started: float = 0.0  # when it entered the run set last
-    last_ran: float = 0.0  # when it was charged or left the run set last
     last_wait: float = 0.0  # seconds it waited before it entered the run set last
     slice: float = 0.0  # device seconds since it entered the run set last
     burst: float = 0.0  # device seconds left of its foreground wakeup

@@ -32,7 +32,7 @@ class Device:
         self.history: list[tuple[int, ...]] = []
 
     def start(self, pid: int, nice: int = 0, group: str = "", deadline: float = math.inf) -> None:
-        self.scheduler.add(pid, nice, self.now, False, group, deadline)
+        self.scheduler.add(pid, nice, False, group, deadline)
         self.scheduler.wake(pid, self.now)
         self.used[pid], self.last[pid] = 0.0, self.now
 

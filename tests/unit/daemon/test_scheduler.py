@@ -50,7 +50,7 @@ class Machine:
         self.ran: dict[int, float] = {}
 
     def start(self, pid: int, nice: int = 0, foreground: bool = False) -> None:
-        self.scheduler.add(pid, nice, self.now, foreground)
+        self.scheduler.add(pid, nice, foreground)
         self.scheduler.wake(pid, self.now)
 
     def choose(self) -> Decision:
@@ -100,7 +100,7 @@ class TestShares:
     def test_a_sleeper_gets_no_windfall(self) -> None:
         machine = Machine(1)
         machine.start(2)
-        machine.scheduler.add(3, 0, machine.now)
+        machine.scheduler.add(3, 0)
         machine.play(500)
         machine.scheduler.wake(3, machine.now)
         machine.ran = {}
@@ -135,8 +135,8 @@ class TestShares:
 
     def test_a_step_is_shared_by_tokens(self) -> None:
         scheduler = Scheduler()
-        scheduler.add(2, 0, 0.0)
-        scheduler.add(3, 0, 0.0)
+        scheduler.add(2, 0)
+        scheduler.add(3, 0)
         scheduler.charge_step({2: 30, 3: 10, 99: 40}, 0.8)
         scheduler.charge_step({}, 0.8)
         assert scheduler.entity(2).device_seconds == pytest.approx(0.3)
@@ -144,7 +144,7 @@ class TestShares:
 
     def test_renice_takes_effect_from_now_on(self) -> None:
         scheduler = Scheduler()
-        scheduler.add(2, 0, 0.0)
+        scheduler.add(2, 0)
         scheduler.charge(2, 1.0)
         scheduler.renice(2, 5)
         scheduler.charge(2, 1.0)
@@ -184,9 +184,9 @@ class TestStarvation:
         needs = dict.fromkeys(range(3, 1000), 1) | {2: 4}
         for pid in range(3, 1000):
             if pid == 7:
-                scheduler.add(2, 0, now)
+                scheduler.add(2, 0)
                 scheduler.wake(2, now)
-            scheduler.add(pid, 0, now)
+            scheduler.add(pid, 0)
             scheduler.wake(pid, now)
             running += scheduler.choose(running, Pages(4, needs, running), now).start
             if 2 in running:
@@ -277,12 +277,12 @@ class TestChoose:
         scheduler = Scheduler()
         needs = {2: 1, 3: 1, 4: 3, 5: 3}
         for pid in (2, 3, 4):
-            scheduler.add(pid, 0, 0.0)
+            scheduler.add(pid, 0)
             scheduler.wake(pid, 0.0)
         scheduler.choose(set(), Pages(5, needs), 0.0)
         for pid, seconds in ((2, 2.0), (3, 4.0), (4, 3.7)):
             scheduler.charge(pid, seconds)
-        scheduler.add(5, 0, 0.0)
+        scheduler.add(5, 0)
         scheduler.wake(5, 5.0)
         room = Pages(5, needs, {2, 3, 4})
         assert scheduler.choose({2, 3, 4}, room, 9.0).preempt == (4,)
@@ -292,11 +292,11 @@ class TestChoose:
         scheduler = Scheduler()
         needs = {2: 2, 3: 2, 4: 9}
         for pid in (2, 3):
-            scheduler.add(pid, 0, 0.0)
+            scheduler.add(pid, 0)
             scheduler.wake(pid, 0.0)
         scheduler.choose(set(), Pages(5, needs), 0.0)
         scheduler.charge_step({2: 1, 3: 1}, 9.0)
-        scheduler.add(4, -20, 0.0)
+        scheduler.add(4, -20)
         scheduler.wake(4, 9.0)
         scheduler.entity(4).vruntime = 0.0
         room = Pages(5, needs, {2, 3})
@@ -309,14 +309,14 @@ class TestChoose:
         for policy, run in (("fair", {2, 4}), ("fifo", {2})):
             scheduler = Scheduler(policy)
             for pid in (2, 3, 4):
-                scheduler.add(pid, 0, 0.0)
+                scheduler.add(pid, 0)
                 scheduler.wake(pid, 0.0)
             assert set(scheduler.choose(set(), Pages(5, needs), 0.0).run) == run
 
     def test_nobody_waits_for_one_that_can_never_run(self) -> None:
         scheduler = Scheduler("fifo")
         for pid in (2, 3):
-            scheduler.add(pid, 0, 0.0)
+            scheduler.add(pid, 0)
             scheduler.wake(pid, 0.0)
         assert scheduler.choose(set(), Pages(5, {2: 6, 3: 1}), 0.0).run == (3,)
 
@@ -329,7 +329,7 @@ class TestChoose:
 
         scheduler, needs = Scheduler(), dict.fromkeys((2, 3, 4), 1)
         for pid in needs:
-            scheduler.add(pid, 0, 0.0)
+            scheduler.add(pid, 0)
             scheduler.wake(pid, 0.0)
         with pytest.raises(OSError, match="no worker"):
             scheduler.choose(set(), Broken(2, needs), 0.0)
@@ -366,7 +366,7 @@ class TestChoose:
             now += 1.5
             pid = data.draw(st.sampled_from(sorted(needs)))
             if pid not in scheduler:
-                scheduler.add(pid, data.draw(st.integers(-3, 3)), now, data.draw(st.booleans()))
+                scheduler.add(pid, data.draw(st.integers(-3, 3)), data.draw(st.booleans()))
                 scheduler.wake(pid, now)
             elif data.draw(st.booleans()):
                 scheduler.sleep(pid, now)
@@ -419,14 +419,14 @@ class TestAccounting:
 
     def test_unknown_and_doubly_known(self) -> None:
         scheduler = Scheduler()
-        scheduler.add(2, 0, 0.0)
+        scheduler.add(2, 0)
         scheduler.charge(3, 1.0)
         for call in (lambda: scheduler.wake(3, 0.0), lambda: scheduler.why(3, 0.0)):
             with pytest.raises(LlmosError) as caught:
                 call()
             assert (caught.value.code, caught.value.pid) == (Code.ESRCH, 3)
         with pytest.raises(LlmosError):
-            scheduler.add(2, 0, 0.0)
+            scheduler.add(2, 0)
         with pytest.raises(LlmosError):
             scheduler.renice(2, 99)
 
@@ -434,7 +434,7 @@ class TestAccounting:
         machine = Machine(1)
         machine.start(2)
         machine.start(3, nice=5)
-        machine.scheduler.add(4, 0, 0.0)
+        machine.scheduler.add(4, 0)
         machine.choose()
         machine.now = 2.0
         assert machine.scheduler.why(2, 2.0).startswith("runs since 2.0 s: 1 of 1 in the run set")
@@ -520,7 +520,7 @@ class TestPolicies:
         needs = {2: 2, 3: 2, 4: 4, 5: 1}
         running: set[int] = set()
         for pid in (2, 3, 4, 5):
-            scheduler.add(pid, 0, 0.0)
+            scheduler.add(pid, 0)
             scheduler.wake(pid, 0.0)
             room = Pages(4, needs, running)
             decision = scheduler.choose(running, room, 0.0)
