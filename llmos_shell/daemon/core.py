@@ -167,16 +167,22 @@ class Core:
             self.events.exception("daemon", error)
 
     def note_activity(self) -> None:
-        """Something began or ended: the daemon that was started on first use ends when nobody needs it."""
+        """Something began or ended: the daemon that was started on first use ends when nobody needs it.
+
+        As long as a model is loaded, which residency decides, somebody may.
+        """
         if self._idle is not None:
             self._idle.cancel()
             self._idle = None
-        if self.auto and not self.connections and not self.table.live_models():
+        if self.auto and not self._needed():
             self._idle = self.loop.call_later(self._idle_seconds, self._stop_idle)
+
+    def _needed(self) -> bool:
+        return bool(self.connections or self.table.live_models() or self.residency.in_memory)
 
     def _stop_idle(self) -> None:
         self._idle = None
-        if not self.connections and not self.table.live_models():
+        if not self._needed():
             self.events.info("daemon", f"idle for {self._idle_seconds:g} s: stopping")
             self.stopping.set()
 

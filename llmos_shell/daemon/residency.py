@@ -107,6 +107,11 @@ class Residency:
         """The same, by key."""
         return dict(self._conductors)
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether any model is loaded, or being loaded."""
+        return bool(self._conductors or self._loading)
+
     async def unload(self, model: str) -> None:
         """Unloads a model; its processes are kept. Raises EBUSY while some of them want to run."""
         entry, key = self._resolve(model)
@@ -176,6 +181,7 @@ class Residency:
         self._conductors.pop(key, None)
         self._claims.pop(key, None)
         self._core.scheduling.dropped(conductor)
+        self._core.note_activity()
 
     async def close(self) -> None:
         """Ends all workers."""
@@ -313,6 +319,7 @@ class Residency:
 
     def _loaded(self, key: str, task: asyncio.Task[Conductor]) -> None:
         self._loading.pop(key, None)
+        self._core.note_activity()
         if task.cancelled() or task.exception() is not None:
             return
         conductor = self._conductors[key] = task.result()
@@ -358,6 +365,7 @@ class Residency:
         self._claims.pop(key, None)
         conductor.tokenizer.fail(LlmosError(Code.EAGAIN, f"{entry.name} was unloaded", hint="try again"))
         self._core.events.info("residency", f"unloaded {entry.name}")
+        self._core.note_activity()
 
 
 def estimate(entry: ModelEntry, size: int, info: GgufInfo, available: int) -> int:

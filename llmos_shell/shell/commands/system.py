@@ -246,7 +246,7 @@ COMMANDS = (
             Example("daemon --foreground", "under a service manager", untested="never ends by itself"),
         ),
         exit_statuses=(("0", "success"), *ERROR_STATUSES, ("3", "with `status`: the daemon does not run")),
-        environment=(("LLMOS_IDLE_SECONDS", "ends after so long without clients and processes"),),
+        environment=(("LLMOS_IDLE_SECONDS", "ends after so long without clients, processes and loaded models"),),
         files=(("llmosd.sock", "its socket"), ("llmosd.log", "its log"), ("journal.db", "its journal")),
         see_also=("status", "dmesg", "configuration"),
     ),

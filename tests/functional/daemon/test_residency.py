@@ -89,6 +89,21 @@ def test_a_pinned_model_stays_also_after_a_restart(daemon, client):
         retry_until(lambda: status(again, "a").worker is None)
 
 
+@pytest.mark.llmos(env={"LLMOS_IDLE_SECONDS": "0.01", "LLMOS_KEEP_SECONDS": "0.2"})
+def test_a_daemon_started_on_first_use_stays_for_a_loaded_model(daemon):
+    daemon.stop()
+    daemon.start("--auto")
+    with daemon.connect() as client:
+        client.call(abi.MODEL_PIN, abi.Pin("scripted"))
+        client.call(abi.MODEL_LOAD, abi.ModelName("scripted"))
+    with daemon.connect() as client:
+        assert status(client, "scripted").worker is not None
+        client.call(abi.MODEL_PIN, abi.Pin("scripted", False))
+    assert daemon.process.wait(20) == 0
+    log = daemon.log()
+    assert 0 < log.index("unloaded scripted") < log.index("idle for")
+
+
 @pytest.mark.llmos(models={"a": SLOW})
 def test_a_budget_that_shrank_keeps_the_process(daemon, client):
     pid = client.call(abi.PROC_SPAWN, abi.Spawn(prompt="x", detached=True)).pid

@@ -201,7 +201,7 @@ def test_private_files(daemon):
         assert os.stat(folder).st_mode & 0o777 == 0o700
 
 
-@pytest.mark.llmos(env={"LLMOS_IDLE_SECONDS": "0.05"})
+@pytest.mark.llmos(env={"LLMOS_IDLE_SECONDS": "0.05", "LLMOS_KEEP_SECONDS": "0.05"})
 def test_an_idle_daemon_that_was_started_on_first_use_ends(llmos_home, daemon):
     daemon.stop()
     daemon.start("--auto")
