@@ -37,6 +37,7 @@ class Loop:
         self._table = Table(engine)
         self._governor = governor
         self.speculation = speculation or Speculation()
+        self._pass_seconds = 0.0  # of the shortest step: what a pass over the weights takes
         self._blocked = False  # nothing can run before the next message
         self.steps = 0
         self.decoded_tokens = 0
@@ -67,6 +68,7 @@ class Loop:
     def step(self) -> list[abi.ToDaemon]:
         """Computes one step; without anything to compute or to say, returns nothing and `ready` becomes false."""
         begun = time.perf_counter()
+        self._table.gather(self._pass_seconds)
         batch, finished, pressure = self._plan()
         sequences, chunks, logits, engine_seconds = self._compute(batch, pressure)
         if not sequences and not finished and not pressure:
@@ -273,6 +275,7 @@ class Loop:
         prompt = sum(part.tokens for part in prefilled)
         guessed = sum(max(0, chunk.logits - 1) for chunk in chunks)
         self.steps += 1
+        self._pass_seconds = min(self._pass_seconds or engine_seconds, engine_seconds)
         self.prefilled_tokens += prompt
         self.decoded_tokens += total - prompt - guessed + right
         self.step_seconds += seconds

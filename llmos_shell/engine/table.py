@@ -6,14 +6,17 @@ Owns slots, grants and the KV of prefixes taken from copies and images. `loop` c
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from heapq import heappop, heappush
+from bisect import insort
+from collections.abc import Callable, Iterator, Set
 
 from llmos_shell.abi import worker as abi
 from llmos_shell.abi.engine import Engine
 from llmos_shell.abi.errors import Code, LlmosError
-from llmos_shell.engine import images
+from llmos_shell.engine import images, neighbours
 from llmos_shell.engine.sequence import Sequence, Vocabulary
+
+FIRST_MOVE_SECONDS = 1e-9
+"""What it takes to move one byte of KV to another slot, before that was measured."""
 
 
 class Table:
@@ -24,8 +27,10 @@ class Table:
         self._info = engine.info
         self._vocabulary = Vocabulary(engine)
         self._sequences: dict[int, Sequence] = {}
-        self._free_slots = list(range(engine.info.slots))  # a heap: engines like neighbours
+        self._free_slots = list(range(engine.info.slots))  # in ascending order
         self._awake: list[Sequence] | None = None  # None: to be found again
+        self._gathered: Set[int] = set()  # slots of those of whom nobody needs to move
+        self._move_seconds = FIRST_MOVE_SECONDS
         self.grants: tuple[abi.Grant, ...] = ()
         self.budget = 0  # prompt tokens per step
         self.hold_seconds = 0.0
@@ -55,6 +60,68 @@ class Table:
     def changed(self) -> None:
         """Says that a sequence fell asleep or has no room."""
         self._awake = None
+
+    def gather(self, pass_seconds: float) -> None:
+        """Moves a sequence where that makes those that compute next neighbours and pays.
+
+        Only the split layout gains. `pass_seconds` is what a pass over the weights takes, 0 when nobody knows.
+        """
+        if self._info.layout != "split" or not self._info.can_export:
+            return
+        active = {sequence.slot: sequence.kv for sequence in self._computing()}
+        if active.keys() == self._gathered:
+            return
+        asleep = {s.slot: s.kv for s in self._sequences.values() if s.slot not in active}
+        move = neighbours.next_move(active, asleep, self._info.slots)
+        if move is not None:
+            source, target, tokens = move
+            seconds = tokens * self._info.kv_bytes_per_token * self._move_seconds
+            gain = neighbours.PATIENCE_STEPS * (neighbours.runs(active) - 1) * pass_seconds
+            if seconds <= gain and self._move(source, target):
+                return
+        self._gathered = active.keys()
+
+    def _computing(self) -> Iterator[Sequence]:
+        """Those of the run set that decode, and the prompts that the budget admits."""
+        budget = self.budget
+        for sequence in self.awake():
+            rest = len(sequence.tokens) - sequence.kv - 1
+            if rest <= 0 or budget > 0:
+                budget -= max(rest, 0)
+                yield sequence
+
+    def _move(self, source: int, target: int) -> bool:
+        """Gives a sequence another slot, and who had that one its own; whether that could be done."""
+        here = {sequence.slot: sequence for sequence in self._sequences.values() if sequence.slot in (source, target)}
+        begun = time.perf_counter()
+        try:
+            blobs = {slot: self._engine.export(slot) for slot, sequence in here.items() if sequence.kv}
+        except LlmosError as error:
+            if error.code == Code.EIO:
+                raise
+            return False
+        for slot in blobs:
+            self._engine.free(slot)
+        if target not in here:
+            self._free_slots.remove(target)
+            insort(self._free_slots, source)
+        for slot, sequence in here.items():
+            sequence.slot = source + target - slot
+            if slot in blobs:
+                self._put(sequence, blobs[slot])
+        size = sum(len(blob) for blob in blobs.values())
+        if size:
+            self._move_seconds += 0.3 * ((time.perf_counter() - begun) / size - self._move_seconds)
+        return True
+
+    def _put(self, sequence: Sequence, blob: bytes | memoryview) -> None:
+        """Restores what the sequence had in another slot; without it, the tokens are computed again."""
+        try:
+            self._engine.restore(sequence.slot, blob, sequence.kv)
+        except LlmosError as error:
+            if error.code == Code.EIO:
+                raise
+            sequence.kv = 0
 
     def cut_kv(self, sequence: Sequence, tokens: int) -> None:
         """Keeps the KV of the first `tokens` tokens; of none where the engine cannot cut, and it is computed again."""
@@ -91,7 +158,7 @@ class Table:
         except Exception as error:
             sequence.release()
             return [failed(sequence, error)]
-        heappop(self._free_slots)
+        del self._free_slots[0]
         sequence.idle = message.idle
         sequence.prompting = message.turn == len(message.tokens) or sequence.kv != len(message.tokens) - 1
         self._sequences[message.seq] = sequence
@@ -192,7 +259,7 @@ class Table:
         if sequence is not None:
             sequence.release()
             self._engine.free(sequence.slot)
-            heappush(self._free_slots, sequence.slot)
+            insort(self._free_slots, sequence.slot)
             self._revive()
         return []
 
