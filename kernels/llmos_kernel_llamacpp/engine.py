@@ -100,6 +100,7 @@ class LlamaEngine:
             gpu=spec.gpu_layers != 0 and bool(lib.llama_supports_gpu_offload()),
             most_guesses=loading.MOST_GUESSES if self._can_guess(spec) else 0,
             can_shift=self._can_shift(spec),
+            mixes=spec.gpu_layers != 0,  # on a CPU see `step`
             longest_piece_bytes=self._vocabulary.longest_piece(),
             description=_description(model),
             weights=f"gguf:{loading.weights_digest(spec.path)}",
@@ -122,7 +123,9 @@ class LlamaEngine:
         """One `llama_decode`, or with the option `deterministic` one per micro-batch.
 
         In the split layout llama.cpp computes neighbouring slots together when they come in ascending order, and one
-        after another when they do not.
+        after another when they do not; rows of one token and longer chunks it computes apart. In the shared layout on a
+        CPU, from 64 rows on, tiles of attention go through all cells that any of their rows attends to: 16 decoding
+        rows beside a chunk of 64 took 280 ms, apart 39 and 82 (110 M parameters, 4,096 cells). So prompts go apart.
         """
         if self._deterministic:
             return self._steady_step(chunks)

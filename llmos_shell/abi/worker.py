@@ -185,6 +185,7 @@ class ModelInfo(Struct, frozen=True):
     can_constrain: bool = False
     most_guesses: int = 0  # logits a step can give beyond one per sequence, of an engine that can truncate
     can_shift: bool = False  # move KV to other positions
+    mixes: bool = True  # a step of prompts and decoding rows takes no longer than one of each
     has_gradients: bool = False
     gpu: bool = False  # computes on a GPU, at least in part
     longest_piece_bytes: int = 0  # of text one token can stand for, so that no text has fewer tokens; 0: not known

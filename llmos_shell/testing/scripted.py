@@ -28,6 +28,7 @@ of `Load` of the same name):
     load_seconds    loading takes so long
     memory_bytes    what the model pretends to need, for the daemon's budget
     can_shift       false: KV cannot be moved
+    mixes           false: steps are of prompts or of decoding rows
     counter         file to which every step appends one line per row, see `computed`
 """
 
@@ -53,7 +54,7 @@ KV_BYTES_PER_TOKEN = 16
 OPTIONS = (
     "pages", "page_tokens", "slots", "context", "layout", "max_batch", "most_guesses", "reply", "end_after",
     "step_seconds", "token_seconds", "crash_at_token", "hang_at_token", "marker", "fail_load", "hang_load",
-    "load_seconds", "memory_bytes", "counter", "can_shift",
+    "load_seconds", "memory_bytes", "counter", "can_shift", "mixes",
 )  # fmt: skip
 
 _LETTERS = np.frombuffer(b"eeeetttaaaooiinnsshhrrdlucmwfgypbvk", dtype=np.uint8).astype(np.intp)
@@ -313,6 +314,7 @@ def _info(spec: Load) -> ModelInfo:
         pages=pages,
         slots=slots,
         layout=layout,
+        mixes=bool(options.get("mixes", True)),
         kv_bytes_per_token=KV_BYTES_PER_TOKEN,
         max_batch=int(options.get("max_batch", 512)),
         threads=1,

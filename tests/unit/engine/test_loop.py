@@ -153,6 +153,18 @@ def test_decoding_goes_on_beside_a_long_prefill(bench: Maker) -> None:
     assert [row.seq for row in steps[3].rows] == [1, 2]
 
 
+def test_an_engine_that_does_not_mix_prefills_in_every_other_step(bench: Maker) -> None:
+    b = bench(mixes=False)
+    b.open(1, "go")
+    b.run((1, 900), steps=3)
+    b.open(2, "x" * 99)
+    steps = b.run((1, 900), (2, 900), budget=50, steps=6)
+    kinds = [(sum(part.tokens for part in step.prefilled), [row.seq for row in step.rows]) for step in steps]
+    assert kinds == [(50, []), (0, [1]), (50, [2]), (0, [1, 2]), (0, [1, 2]), (0, [1, 2])]
+    b.open(3, "x" * 99)
+    assert all(step.rows for step in b.run((1, 900), (3, 900), budget=0, steps=3))
+
+
 def test_prefill_follows_the_order(bench: Maker) -> None:
     b = bench()
     for seq in (1, 2, 3):
