@@ -110,13 +110,14 @@ class Run(Struct, frozen=True, tag="run"):
     """Replaces the run set: these sequences, in this order, each up to its limit.
 
     A step decodes every sequence that is ready and prefills at most `prefill_budget` tokens, in this order. Takes
-    effect at the next step. News of a step that nobody can act on may wait so long for company: short steps need not
-    wake the daemon each.
+    effect at the next step. An engine that does not mix the two decodes so many steps between two that prefill. News of
+    a step that nobody can act on may wait so long for company: short steps need not wake the daemon each.
     """
 
     order: tuple[Grant, ...]
     prefill_budget: int
     hold_seconds: float = 0.0
+    prefill_spacing: int = 1
 
 
 class Export(Struct, frozen=True, tag="export"):

@@ -1,17 +1,21 @@
 """How many prompt tokens a step may compute, and how long its news may wait: from measured step times. Pure.
 
-A prompt lengthens the steps in which others decode. While somebody reads the others' tokens, the budget is what keeps
-their intervals within `STRETCH` of what they are without it; while nobody does, steps are as long as letting others in
-soon allows. Rates are tokens per second, all times seconds.
+A prompt takes time from those who decode. While somebody reads their tokens, it may take `STRETCH` of their steps': as
+many tokens with every step as that allows, or, where the engine computes prompts apart and small chunks are as slow as
+large ones, a large chunk between as many steps as that asks for. While nobody reads, chunks are as large as letting
+others in soon allows. Rates are tokens per second, all times seconds.
 """
 
 from __future__ import annotations
 
+from math import ceil
+from typing import NamedTuple
+
 STRETCH = 0.4
-"""By which share a prompt may prolong steps whose tokens are read. Leaves room for noise below one and a half times."""
+"""By which share prompts may prolong what is read. Leaves room for noise below one and a half times."""
 
 STEP_SECONDS = 0.2
-"""How long a step may take whose tokens nobody reads, so that others are let in soon."""
+"""How long a step may take that no reader waits for, so that others are let in soon, and one that they do wait for."""
 
 HOLD_SECONDS = 0.015
 """How long tokens that are read may wait in the worker for company: below what a reader notices."""
@@ -28,7 +32,18 @@ LEAST_SAMPLE = 16
 
 SMOOTHING = 0.3
 MARGIN = 1.3
-"""A budget that differs from the one in force by less is not worth a message."""
+"""What differs from what is in force by less is not worth a message."""
+
+
+class Prefill(NamedTuple):
+    """What prompts may have: tokens per step, and between two steps with prompts so many without."""
+
+    budget: int
+    spacing: int = 1
+
+    def differs(self, other: Prefill) -> bool:
+        """Whether that is worth a message."""
+        return _differs(self.budget, other.budget) or _differs(self.spacing, other.spacing)
 
 
 class Pace:
@@ -58,13 +73,15 @@ class Pace:
         """Prompt tokens per second; 0 when none were measured."""
         return self._alone or self._beside
 
-    def budget(self, decoding: int, most: int) -> int:
-        """Prompt tokens of a step in which `decoding` rows are read by somebody, at most `most`."""
-        if not decoding:
-            wanted = int(self._alone * STEP_SECONDS) or FIRST_BUDGET
+    def prefill(self, decoding: int, most: int, mixes: bool) -> Prefill:
+        """What prompts may have beside `decoding` rows that are read by somebody, at most `most` tokens per step."""
+        usual = self._usual(decoding) if decoding else 0.0
+        if not decoding or not mixes:
+            wanted = int(self._alone * STEP_SECONDS) if self._alone else FIRST_BUDGET
+            spacing = ceil(STEP_SECONDS / (STRETCH * usual)) if usual else 1
         else:
-            wanted = int((self._beside or self._alone) * STRETCH * self._usual(decoding)) or MIN_BUDGET
-        return min(max(MIN_BUDGET, _rounded(wanted)), most)
+            wanted, spacing = int((self._beside or self._alone) * STRETCH * usual) or MIN_BUDGET, 1
+        return Prefill(min(max(MIN_BUDGET, _rounded(wanted)), most), spacing)
 
     def _usual(self, rows: int) -> float:
         """Seconds of a step that decodes so many rows and nothing else; 0 while no such step is known."""
@@ -74,8 +91,7 @@ class Pace:
         return self._decode[min(self._decode, key=lambda known: abs(known - size))] if self._decode else 0.0
 
 
-def is_worth_saying(new: int, old: int) -> bool:
-    """Whether a budget differs enough from the one in force."""
+def _differs(new: int, old: int) -> bool:
     return new > MARGIN * old or old > MARGIN * new
 
 

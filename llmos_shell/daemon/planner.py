@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from llmos_shell.abi import worker as abi
 from llmos_shell.daemon import lifecycle
-from llmos_shell.daemon.pace import HOLD_SECONDS, UNREAD_HOLD_SECONDS, Pace, is_worth_saying
+from llmos_shell.daemon.pace import HOLD_SECONDS, UNREAD_HOLD_SECONDS, Pace, Prefill
 from llmos_shell.daemon.pager import AHEAD_PAGES, Pager
 from llmos_shell.daemon.process import Process
 from llmos_shell.daemon.room import PoolRoom
@@ -78,7 +78,7 @@ class Planner:
     def note_step(self, decoded: int, prefilled: int, seconds: float) -> None:
         """A step decoded so many rows and computed so many prompt tokens."""
         self._pace.note(decoded, prefilled, seconds)
-        if prefilled and self._sent is not None and self._budget() != self._sent.prefill_budget:
+        if prefilled and self._sent is not None and self._prefill() != _prefill_of(self._sent):
             self.replan()
 
     @property
@@ -109,7 +109,8 @@ class Planner:
         scheduling.note_wants(conductor)
         self.paused = not scheduling.may_compute(conductor)
         grants = tuple(abi.Grant(process.seq or 0, process.limit) for process in chosen.values())
-        run = abi.Run(() if self.paused else grants, self._budget(), self._hold())
+        prefill = self._prefill()
+        run = abi.Run(() if self.paused else grants, prefill.budget, self._hold(), prefill.spacing)
         if run != self._sent:
             self._sent = run
             conductor.send(run)
@@ -161,20 +162,26 @@ class Planner:
                 self._conductor.at_limit(process)
         return {pid: members[pid] for pid in kept if pid in members and members[pid].wants_to_run}
 
-    def _budget(self) -> int:
-        """Prompt tokens per step."""
+    def _prefill(self) -> Prefill:
+        """What prompts may have. One a person waits for begins at once, whatever is read."""
         info = self._conductor.workshop.info
         assert info is not None
         running = self._running.values()
-        decoding = sum(1 for process in running if process.readers and len(process.tokens) > process.turn_start)
-        if decoding:  # who is not read decodes with the others
-            decoding = sum(1 for process in running if len(process.tokens) > process.turn_start)
-        budget = self._pace.budget(decoding, info.max_batch)
-        if self._sent is not None and not is_worth_saying(budget, self._sent.prefill_budget):
-            return self._sent.prefill_budget
-        return budget
+        decoding = [process for process in running if len(process.tokens) > process.turn_start]
+        if not any(process.readers for process in decoding):  # else who is not read decodes with the others
+            decoding = []
+        prefill = self._pace.prefill(len(decoding), info.max_batch, info.mixes)
+        if self._sent is not None and not prefill.differs(_prefill_of(self._sent)):
+            prefill = _prefill_of(self._sent)
+        if any(p.foreground and p.prefill is None and len(p.tokens) <= p.turn_start for p in running):
+            return prefill._replace(spacing=1)
+        return prefill
 
     def _hold(self) -> float:
         """How long news may wait in the worker."""
         read = any(process.readers for process in self._running.values())
         return HOLD_SECONDS if read else UNREAD_HOLD_SECONDS
+
+
+def _prefill_of(run: abi.Run) -> Prefill:
+    return Prefill(run.prefill_budget, run.prefill_spacing)

@@ -2,7 +2,7 @@
 
 Between two steps `handle` takes the daemon's messages strictly in order; `step` computes one batch, in which every
 ready sequence of the run set decodes one token and prompts are prefilled in chunks within the budget; for an engine
-that does not mix them, in every other step. The sequences themselves are in `table`; `worker` moves the messages.
+that does not mix them, in steps of their own. The sequences themselves are in `table`; `worker` moves the messages.
 
 A sequence holds at most `Grant.limit` tokens, counting the one just sampled. When the pool has no room for a step after
 all, the sequences last in the order sit it out and are reported as `pressure`; nobody fails.
@@ -24,6 +24,8 @@ from llmos_shell.engine.speculation import Speculation
 from llmos_shell.engine.table import Table, failed
 from llmos_shell.engine.threads import Governor
 
+NEVER = 1 << 30  # steps
+
 
 class Loop:
     """All sequences of one worker."""
@@ -38,7 +40,7 @@ class Loop:
         self._governor = governor
         self.speculation = speculation or Speculation()
         self._pass_seconds = 0.0  # of the shortest step: what a pass over the weights takes
-        self._prefilled = False  # the last step had prompts
+        self._decoding_steps = NEVER  # since the last that had prompts
         self._blocked = False  # nothing can run before the next message
         self.steps = 0
         self.decoded_tokens = 0
@@ -111,11 +113,11 @@ class Loop:
             else:
                 prompts.append(sequence)
         if prompts and decodes and not self._info.mixes:
-            if self._prefilled or not self._table.budget:
+            if self._decoding_steps < self._table.spacing or not self._table.budget:
                 prompts = []
             else:
                 decodes, room = [], self._info.max_batch
-        self._prefilled = bool(prompts)
+        self._decoding_steps = 0 if prompts else self._decoding_steps + 1
         if prompts:
             self._plan_prefill(prompts, decodes, min(room, self._table.budget))
         elif self._info.most_guesses and self.speculation.wanted(len(decodes)):

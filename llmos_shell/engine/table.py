@@ -33,6 +33,7 @@ class Table:
         self._move_seconds = FIRST_MOVE_SECONDS
         self.grants: tuple[abi.Grant, ...] = ()
         self.budget = 0  # prompt tokens per step
+        self.spacing = 1  # steps that decode between two that prefill, where those are not mixed
         self.hold_seconds = 0.0
         self._handlers: dict[type, Callable[..., list[abi.ToDaemon]]] = {
             abi.Fence: self._fence,
@@ -223,7 +224,8 @@ class Table:
 
     def _run(self, message: abi.Run) -> list[abi.ToDaemon]:
         before = {grant.seq: grant.limit for grant in self.grants}
-        self.grants, self.budget, self.hold_seconds = message.order, message.prefill_budget, message.hold_seconds
+        self.grants, self.budget, self.spacing = message.order, message.prefill_budget, message.prefill_spacing
+        self.hold_seconds = message.hold_seconds
         for grant in message.order:
             sequence = self._sequences.get(grant.seq)
             if sequence is not None:

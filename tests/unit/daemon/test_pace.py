@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmos_shell.daemon.pace import MIN_BUDGET, STEP_SECONDS, Pace, is_worth_saying
+from llmos_shell.daemon.pace import MIN_BUDGET, STEP_SECONDS, STRETCH, Pace, Prefill
 
 MOST = 1 << 20
 
@@ -24,7 +24,7 @@ def run(pace: Pace, device: Device, rows: int, steps: int) -> tuple[int, float]:
     """So many steps with prompts, each as large as allowed; budget and duration of the last."""
     budget, seconds = 0, 0.0
     for _ in range(steps):
-        budget = pace.budget(rows, MOST)
+        budget = pace.prefill(rows, MOST, True).budget
         seconds = device.step(rows, budget)
         pace.note(rows, budget, seconds)
     return budget, seconds
@@ -64,16 +64,31 @@ def test_other_numbers_of_rows_are_judged_by_the_nearest_known():
     pace.note(1, 0, 0.01)
     pace.note(32, 0, 0.1)
     pace.note(0, 1000, 0.1)
-    assert pace.budget(24, MOST) > pace.budget(2, MOST) >= MIN_BUDGET
+    assert pace.prefill(24, MOST, True).budget > pace.prefill(2, MOST, True).budget >= MIN_BUDGET
 
 
 def test_nothing_is_learnt_from_steps_without_time():
     pace = Pace()
     pace.note(0, 0, 1.0)
     pace.note(4, 4, 0.0)
-    assert pace.budget(0, 64) == 64 and pace.budget(3, 64) == MIN_BUDGET
+    assert pace.prefill(0, 64, True) == (64, 1) and pace.prefill(3, 64, True) == (MIN_BUDGET, 1)
+
+
+@given(row=speeds, ratio=st.floats(1, 200), rows=st.integers(1, 64), overhead=st.floats(0, 0.01))
+def test_prompts_of_their_own_steps_take_their_share_of_what_is_read(row, ratio, rows, overhead):
+    device, pace = Device(row, row / ratio, overhead), Pace()
+    usual = device.step(rows, 0)
+    pace.note(rows, 0, usual)
+    for _ in range(30):
+        budget, spacing = pace.prefill(rows, MOST, False)
+        pace.note(0, budget, device.step(0, budget))
+    seconds = device.step(0, budget)
+    assert seconds <= max(STEP_SECONDS * 1.001, device.step(0, MIN_BUDGET))
+    assert budget == MIN_BUDGET or seconds <= STRETCH * 1.001 * spacing * usual
+    assert spacing == 1 or STRETCH * (spacing - 1) * usual < STEP_SECONDS
 
 
 def test_small_changes_are_not_worth_saying():
-    assert not is_worth_saying(100, 120) and not is_worth_saying(120, 100)
-    assert is_worth_saying(100, 140) and is_worth_saying(140, 100)
+    assert not Prefill(100).differs(Prefill(120)) and not Prefill(120).differs(Prefill(100))
+    assert Prefill(100).differs(Prefill(140)) and Prefill(140).differs(Prefill(100))
+    assert Prefill(100, 10).differs(Prefill(100, 20))

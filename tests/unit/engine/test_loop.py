@@ -153,7 +153,7 @@ def test_decoding_goes_on_beside_a_long_prefill(bench: Maker) -> None:
     assert [row.seq for row in steps[3].rows] == [1, 2]
 
 
-def test_an_engine_that_does_not_mix_prefills_in_every_other_step(bench: Maker) -> None:
+def test_an_engine_that_does_not_mix_prefills_between_steps_that_decode(bench: Maker) -> None:
     b = bench(mixes=False)
     b.open(1, "go")
     b.run((1, 900), steps=3)
@@ -163,6 +163,8 @@ def test_an_engine_that_does_not_mix_prefills_in_every_other_step(bench: Maker) 
     assert kinds == [(50, []), (0, [1]), (50, [2]), (0, [1, 2]), (0, [1, 2]), (0, [1, 2])]
     b.open(3, "x" * 99)
     assert all(step.rows for step in b.run((1, 900), (3, 900), budget=0, steps=3))
+    b.loop.handle(abi.Run((abi.Grant(1, 900), abi.Grant(3, 900)), 40, prefill_spacing=3))
+    assert [len(step.prefilled) for step in b.run(steps=9)] == [1, 0, 0, 0, 1, 0, 0, 0, 1]
 
 
 def test_prefill_follows_the_order(bench: Maker) -> None:
