@@ -11,11 +11,20 @@ from __future__ import annotations
 from math import ceil
 from typing import NamedTuple
 
-STRETCH = 0.4
-"""By which share prompts may prolong what is read. Leaves room for noise below one and a half times."""
+STRETCH = 0.5
+"""By which share prompts may prolong what is read."""
+
+STEP_STRETCH = 0.4
+"""The same where they prolong every step. Leaves room for noise."""
 
 STEP_SECONDS = 0.2
-"""How long a step may take that no reader waits for, so that others are let in soon, and one that they do wait for."""
+"""How long a step of prompts may take that no reader waits for, so that others are let in soon."""
+
+LEAST_SPACING = 24
+"""Tokens that readers should get between two pauses, so that reading flows; pauses grow for it."""
+
+PAUSE_SECONDS = 0.3
+"""Up to this."""
 
 HOLD_SECONDS = 0.015
 """How long tokens that are read may wait in the worker for company: below what a reader notices."""
@@ -76,11 +85,13 @@ class Pace:
     def prefill(self, decoding: int, most: int, mixes: bool) -> Prefill:
         """What prompts may have beside `decoding` rows that are read by somebody, at most `most` tokens per step."""
         usual = self._usual(decoding) if decoding else 0.0
-        if not decoding or not mixes:
-            wanted = int(self._alone * STEP_SECONDS) if self._alone else FIRST_BUDGET
-            spacing = ceil(STEP_SECONDS / (STRETCH * usual)) if usual else 1
+        spacing = 1
+        if decoding and mixes:
+            wanted = int((self._beside or self._alone) * STEP_STRETCH * usual) or MIN_BUDGET
         else:
-            wanted, spacing = int((self._beside or self._alone) * STRETCH * usual) or MIN_BUDGET, 1
+            seconds = min(PAUSE_SECONDS, max(STEP_SECONDS, LEAST_SPACING * STRETCH * usual))
+            wanted = int(self._alone * seconds) if self._alone else FIRST_BUDGET
+            spacing = ceil(seconds / (STRETCH * usual)) if usual else 1
         return Prefill(min(max(MIN_BUDGET, _rounded(wanted)), most), spacing)
 
     def _usual(self, rows: int) -> float:

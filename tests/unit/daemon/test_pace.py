@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmos_shell.daemon.pace import MIN_BUDGET, STEP_SECONDS, STRETCH, Pace, Prefill
+from llmos_shell.daemon.pace import MIN_BUDGET, PAUSE_SECONDS, STEP_SECONDS, STRETCH, Pace, Prefill
 
 MOST = 1 << 20
 
@@ -83,9 +83,9 @@ def test_prompts_of_their_own_steps_take_their_share_of_what_is_read(row, ratio,
         budget, spacing = pace.prefill(rows, MOST, False)
         pace.note(0, budget, device.step(0, budget))
     seconds = device.step(0, budget)
-    assert seconds <= max(STEP_SECONDS * 1.001, device.step(0, MIN_BUDGET))
+    assert seconds <= max(PAUSE_SECONDS * 1.001, device.step(0, MIN_BUDGET))
     assert budget == MIN_BUDGET or seconds <= STRETCH * 1.001 * spacing * usual
-    assert spacing == 1 or STRETCH * (spacing - 1) * usual < STEP_SECONDS
+    assert spacing == 1 or STRETCH * (spacing - 1) * usual < PAUSE_SECONDS
 
 
 def test_small_changes_are_not_worth_saying():
