@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 RESULTS = Path(__file__).with_name("RESULTS.md")
 TITLES = {
     "throughput": "Aggregate throughput (15 M parameters, random weights, Q8_0; prompts of 256 tokens, 64 generated)",
+    "large": "Aggregate throughput (110 M parameters, random weights, Q8_0; prompts of 256 tokens, 64 generated)",
     "interactive": "A prompt of 16 tokens while 64 jobs run on 8 slots: time to first token (15 M parameters)",
     "stalls": "A prompt of 4,000 tokens beside 4 streams that are read: token intervals (110 M parameters)",
     "hog": "Throughput of 8 streams beside a process that keeps one processor busy (15 M parameters)",
@@ -33,7 +34,7 @@ TITLES = {
 }
 """The sections by name, in their order."""
 
-REPEATED = frozenset({"throughput", "hog", "startup", "language"})
+REPEATED = frozenset({"throughput", "large", "hog", "startup", "language"})
 """Those that measure everything `--rounds` times; the others run once."""
 
 
@@ -46,6 +47,7 @@ def main() -> None:
     options = parser.parse_args()
     measures: dict[str, Callable[[], list[str]]] = {
         "throughput": lambda: _throughput(options.threads, options.rounds),
+        "large": lambda: _large(options.threads, options.rounds),
         "interactive": lambda: _interactive(options.threads),
         "stalls": lambda: _stalls(options.threads),
         "hog": lambda: _hog(options.threads, options.rounds),
@@ -101,6 +103,13 @@ def _throughput(threads: int, rounds: int) -> list[str]:
         return throughput.measure(model, threads, rounds)
 
 
+def _large(threads: int, rounds: int) -> list[str]:
+    import throughput
+
+    with _large_model() as model:
+        return throughput.measure(model, threads, rounds, layouts=("split",))
+
+
 def _interactive(threads: int) -> list[str]:
     import busy
 
@@ -111,11 +120,7 @@ def _interactive(threads: int) -> list[str]:
 def _stalls(threads: int) -> list[str]:
     import stalls
 
-    from llmos_shell.testing.random_gguf import Shape
-
-    # The shape of the public stories110M, with a longer context.
-    shape = Shape(embedding=768, layers=12, heads=12, kv_heads=12, feed_forward=2048, vocabulary=32000, context=8192)
-    with _random_model(shape) as model:
+    with _large_model() as model:
         return stalls.measure(model, threads)
 
 
@@ -141,6 +146,14 @@ def _small_model() -> AbstractContextManager[Path]:
 
     # 15 M parameters, the shape of the public stories15M.
     shape = Shape(embedding=288, layers=6, heads=6, kv_heads=6, feed_forward=768, vocabulary=32000, context=2048)
+    return _random_model(shape)
+
+
+def _large_model() -> AbstractContextManager[Path]:
+    from llmos_shell.testing.random_gguf import Shape
+
+    # The shape of the public stories110M, with a longer context.
+    shape = Shape(embedding=768, layers=12, heads=12, kv_heads=12, feed_forward=2048, vocabulary=32000, context=8192)
     return _random_model(shape)
 
 

@@ -12,14 +12,16 @@ from importlib.metadata import version
 from typing import Any
 
 from llmos_kernel_llamacpp.native import lib, take_errors
-from llmos_kernel_llamacpp.planning import KvPlan, options_of
+from llmos_kernel_llamacpp.planning import DEFAULT_MICRO_BATCH, KvPlan, options_of
 from llmos_kernel_llamacpp.steady import LEAST_ROWS, LEAST_ROWS_UNIFORM, MOST_ROWS
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.worker import Load
 from llmos_shell.engine.threads import default_threads
 
 PAGE_TOKENS = 16
+MOST_SCORE_BYTES = 256 << 20
 MOST_GUESSES = 16
+SMALL_WEIGHTS_BYTES = 64 << 20
 
 UNIFORM_FILE_TYPES = {0, 1, 7, 32}  # all f32; mostly f16, Q8_0, bf16: and the file says so, it is not a guess
 
@@ -68,7 +70,7 @@ def new_context(model: Any, spec: Load, plan: KvPlan, threads: int) -> tuple[Any
         params.n_outputs_max += LEAST_ROWS
     params.n_threads = params.n_threads_batch = threads
     params.type_k = params.type_v = kv_type(spec.kv_type)[0]
-    params.flash_attn_type = flash_attention(spec)
+    params.flash_attn_type = flash_attention(model, spec, plan)
     params.kv_unified = plan.layout == "shared"
     params.swa_full = True  # sliding windows forget cells, and then nothing can be truncated or copied
     params.no_perf = True
@@ -83,18 +85,25 @@ def new_context(model: Any, spec: Load, plan: KvPlan, threads: int) -> tuple[Any
     return context, int(params.n_batch)
 
 
-def flash_attention(spec: Load) -> int:
-    """The `llama_flash_attn_type` to use: llama.cpp's own choice where the entry says nothing, which is to use it.
+def flash_attention(model: Any, spec: Load, plan: KvPlan) -> int:
+    """The `llama_flash_attn_type` to use.
 
-    On a CPU plain attention decodes a lone sequence of a small model faster, all else slower: with 15 M parameters one
-    sequence takes 0.75 times as long, eight take 1.1 to 1.2 times, 32 take 1.25; with 110 M 0.95, 1.05 and 1.3 times.
-    It also holds the scores of a whole micro-batch. A quantised V cache and `deterministic` need flash attention:
-    without it, products of queries and keys have other shapes in prefill than in decoding.
+    On a CPU plain attention decodes a lone sequence of a small model faster, and many together slower: with 15 M
+    parameters one sequence takes 0.75 times as long, eight as long, 32 take 1.25 times; with 110 M 0.95, 1.05 and 1.3
+    times. It also holds the scores of a whole micro-batch. So it is chosen for small weights while scores stay small. A
+    quantised V cache and `deterministic` need flash attention: without it, products of queries and keys have other
+    shapes in prefill than in decoding.
     """
     options = options_of(spec)
     if spec.kv_type in ("q8_0", "q4_0") or options.deterministic:
         return int(lib.LLAMA_FLASH_ATTN_TYPE_ENABLED)
-    return options.flash_attention
+    if options.flash_attention is not None:
+        return options.flash_attention
+    attended = plan.cells if plan.layout == "shared" else plan.context
+    scores = attended * DEFAULT_MICRO_BATCH * int(lib.llama_model_n_head(model)) * 4
+    small = os.path.getsize(spec.path) <= SMALL_WEIGHTS_BYTES and scores <= MOST_SCORE_BYTES
+    plain = small and spec.gpu_layers == 0
+    return int(lib.LLAMA_FLASH_ATTN_TYPE_DISABLED if plain else lib.LLAMA_FLASH_ATTN_TYPE_AUTO)
 
 
 def kv_type(name: str) -> tuple[int, int, int]:
@@ -153,7 +162,7 @@ def fingerprint(model: Any, spec: Load, plan: KvPlan) -> str:
     parts: tuple[object, ...] = (
         version("llama-cpp-python"),
         spec.kv_type,
-        flash_attention(spec),
+        flash_attention(model, spec, plan),
         streams,
     )
     if options_of(spec).deterministic:

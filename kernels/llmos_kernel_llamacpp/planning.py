@@ -4,7 +4,7 @@ the daemon asks for it too.
 Options (of `Load.options`, from `models.toml`):
 
 - `n_batch`, `n_ubatch`: most tokens per step, and per micro-batch
-- `flash_attention`: 1, 0, or -1 (default) for llama.cpp's own choice; see `loading.flash_attention`
+- `flash_attention`: 1, 0, or -1 for llama.cpp's own choice; left out: see `loading.flash_attention`
 - `mmap`: false reads the weights into memory of the worker's own
 - `repack`: false leaves weights in the layout of the file, where llama.cpp would rearrange some types for its products
 - `speculation`: true guesses tokens from the context (`engine.speculation`) while that is measured to pay. A step of
@@ -36,6 +36,7 @@ MAX_SLOTS = 256  # sequence ids of llama.cpp
 KV_SHARE_OF_RAM = 0.25
 KV_MOST_BYTES = 4 << 30
 DEFAULT_BATCH = 1024
+DEFAULT_MICRO_BATCH = 512
 Tokens = Annotated[int, Meta(ge=1, lt=1 << 31)]
 
 
@@ -43,8 +44,8 @@ class Options(Struct, frozen=True):
     """The options above, with their defaults."""
 
     n_batch: Tokens = DEFAULT_BATCH
-    n_ubatch: Tokens = 512
-    flash_attention: Literal[-1, 0, 1] = -1
+    n_ubatch: Tokens = DEFAULT_MICRO_BATCH
+    flash_attention: Literal[-1, 0, 1] | None = None
     mmap: bool = True
     repack: bool | None = None  # None: unless `deterministic`
     speculation: bool = False
