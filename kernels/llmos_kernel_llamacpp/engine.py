@@ -22,7 +22,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -35,19 +35,19 @@ from llmos_kernel_llamacpp.cells import Cells
 from llmos_kernel_llamacpp.grammar import GrammarConstraint
 from llmos_kernel_llamacpp.native import lib, take_errors
 from llmos_kernel_llamacpp.vocabulary import Vocabulary
-from llmos_shell.abi.engine import Chunk, Constraint, Usage
+from llmos_shell.abi.engine import Chunk, Constraint, Usage, no_matter
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.types import Message
 from llmos_shell.abi.worker import Load, ModelInfo
 from llmos_shell.engine.templates import ChatTemplate, render_plain
 
 
-def load(spec: Load) -> LlamaEngine:
+def load(spec: Load, progress: Callable[[int, int], bool] = no_matter) -> LlamaEngine:
     """Loads a model, as `abi.engine.LoadEngine`."""
     loading.kv_type(spec.kv_type)
     planning.options_of(spec)
     before = loading.available_memory()
-    model = loading.load_model(spec)
+    model = loading.load_model(spec, progress)
     try:
         return LlamaEngine(model, spec, max(0, before - os.path.getsize(spec.path)))
     except BaseException:

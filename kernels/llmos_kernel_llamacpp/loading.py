@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
@@ -34,8 +35,8 @@ KV_TYPES = {  # name: (ggml type, elements per block, bytes per block)
 }
 
 
-def load_model(spec: Load) -> Any:
-    """The weights. Raises ENOENT or ENOEXEC with the reason in one line."""
+def load_model(spec: Load, progress: Callable[[int, int], bool]) -> Any:
+    """The weights; `progress` is that of `LoadEngine`. Raises ENOENT or ENOEXEC with the reason in one line."""
     if not os.path.isfile(spec.path):
         raise LlmosError(Code.ENOENT, f"no model file at {spec.path}")
     options = options_of(spec)
@@ -44,8 +45,18 @@ def load_model(spec: Load) -> Any:
     if not options.mmap:
         params.load_mode = lib.LLAMA_LOAD_MODE_NONE
     params.use_extra_bufts = not options.deterministic if options.repack is None else options.repack
+    size, wanted = os.path.getsize(spec.path), True
+
+    def progressed(share: float, _: object) -> bool:
+        nonlocal wanted
+        wanted = wanted and progress(int(share * size), size)
+        return wanted
+
+    params.progress_callback = lib.llama_progress_callback(progressed)
     take_errors()
     model = lib.llama_model_load_from_file(spec.path.encode(), params)
+    if not model and not wanted:
+        raise LlmosError(Code.EINTR, f"nobody wants {spec.path} any more")
     if not model:
         raise LlmosError(Code.ENOEXEC, f"cannot load {spec.path}: {take_errors() or 'llama.cpp refused it'}")
     if lib.llama_model_has_encoder(model) or not lib.llama_model_has_decoder(model):

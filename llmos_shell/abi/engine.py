@@ -15,7 +15,7 @@ from llmos_shell.abi.types import Message
 from llmos_shell.abi.worker import Load, ModelInfo
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy as np
     import numpy.typing as npt
@@ -119,8 +119,17 @@ class Engine(Protocol):
         """Releases everything. The engine is not used afterwards."""
 
 
+def no_matter(read_bytes: int, total_bytes: int) -> bool:
+    """The progress of a load that nobody watches."""
+    return True
+
+
 class LoadEngine(Protocol):
     """What a kernel's worker module hands to the shared worker main."""
 
-    def __call__(self, spec: Load) -> Engine:
-        """Loads the model. Raises ENOEXEC for a bad file, ENOMEM when it does not fit."""
+    def __call__(self, spec: Load, progress: Callable[[int, int], bool] = no_matter) -> Engine:
+        """Loads the model. Raises ENOEXEC for a bad file, ENOMEM when it does not fit.
+
+        Meanwhile it calls `progress` with the bytes of the weights that have been read, and with how many there are,
+        as often as it likes. When that returns false, nobody wants the model any more: it raises EINTR, soon.
+        """

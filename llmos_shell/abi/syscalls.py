@@ -222,6 +222,23 @@ class LoadPlan(Struct, frozen=True):
     loaded: bool = False
 
 
+class Awaited(Struct, frozen=True, omit_defaults=True):
+    """A model that somebody waits for: that of a name, or that of a process."""
+
+    model: str = ""  # "": the default model
+    pid: int | None = None
+
+
+class ModelLoad(Struct, frozen=True):
+    """How far a model is that is being loaded. Bytes are those of the weights."""
+
+    model: str
+    read: int
+    total: int  # 0: not known yet
+    seconds: float  # since somebody asked for it
+    waits_for: tuple[str, ...] = ()  # busy models whose memory it needs
+
+
 class Tokenize(Struct, frozen=True, omit_defaults=True):
     """Counts (and returns) the tokens of a text."""
 
@@ -444,6 +461,9 @@ MODEL_LOAD = Syscall("model.load", "load a model and wait until it is ready", Mo
 MODEL_UNLOAD = Syscall("model.unload", "unload a model; its processes are kept", ModelName, Nothing, "model.load")
 MODEL_PIN = Syscall("model.pin", "keep a model loaded, or no longer", Pin, Nothing, "model.load")
 MODEL_PLAN = Syscall("model.plan", "say what loading a model would take", ModelName, LoadPlan, "model.read")
+MODEL_PROGRESS = Syscall(
+    "model.progress", "say how far a model is that is being loaded", Awaited, ModelLoad | None, "model.read"
+)
 MODEL_TOKENIZE = Syscall("model.tokenize", "tokenize a text", Tokenize, TokenList, "model.read")
 MODEL_PROBLEMS = Syscall("model.problems", "say what is wrong with models.toml", Nothing, tuple[str, ...], "model.read")
 KERNEL_LIST = Syscall("kernel.list", "list installed kernels", Nothing, tuple[KernelInfo, ...], "model.read")

@@ -250,6 +250,7 @@ class ModelStatus(Struct, frozen=True):
     measured_bytes: int = 0  # what its worker occupies
     pinned: bool = False
     warning: str = ""  # e.g. that it was to run on a GPU and runs on the CPU
+    loading: float | None = None  # share of the weights that has been read, of a model being loaded
 
 
 class Event(Struct, frozen=True, omit_defaults=True):

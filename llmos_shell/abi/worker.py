@@ -195,6 +195,13 @@ class ModelInfo(Struct, frozen=True):
     weights: str = ""  # fingerprint of the weights alone: tokens of equal ones mean the same
 
 
+class LoadProgress(Struct, frozen=True, tag="progress"):
+    """How much of the weights has been read, between `Load` and `Ready`."""
+
+    read_bytes: int
+    total_bytes: int
+
+
 class Ready(Struct, frozen=True, tag="ready"):
     """The model is loaded."""
 
@@ -306,4 +313,4 @@ class Stats(Struct, frozen=True, tag="stats"):
 
 
 ToWorker = Load | Tokenize | Fence | Open | Feed | Run | Export | Free | Truncate | Shift | Close
-ToDaemon = Hello | Ready | Tokens | Fenced | Opened | Step | Exported | Failed | Stats
+ToDaemon = Hello | LoadProgress | Ready | Tokens | Fenced | Opened | Step | Exported | Failed | Stats

@@ -52,9 +52,9 @@ class Conductor:
             abi.Stats: self.workshop.note_stats,
         }
 
-    async def load(self) -> None:
-        """Loads the model. Raises what the worker failed with."""
-        await self.workshop.start()
+    async def load(self, on_progress: Callable[[int, int], None]) -> None:
+        """Loads the model, telling of bytes read and in all. Raises what the worker failed with."""
+        await self.workshop.start(on_progress)
         self._started()
 
     @property

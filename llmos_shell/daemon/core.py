@@ -154,6 +154,16 @@ class Core:
         task.add_done_callback(self._task_done)
         return task
 
+    def run_for(self, process: Process, work: Coroutine[Any, Any, None]) -> None:
+        """Runs something in the background that is in vain once the process has ended."""
+        task = process.task = self.spawn_task(work)
+
+        def done(_: object) -> None:
+            if process.task is task:
+                process.task = None
+
+        task.add_done_callback(done)
+
     async def cancel_tasks(self) -> None:
         """Ends what runs in the background."""
         tasks = list(self._tasks)

@@ -74,6 +74,11 @@ class WorkerLink(asyncio.Protocol):
         self._loop.add_reader(output, self._read_output)
         await self._loop.create_unix_connection(lambda: self, sock=ours)
 
+    @property
+    def connected(self) -> bool:
+        """Whether its end will be told of: the process runs, and its socket is ours."""
+        return self._transport is not None
+
     def send(self, message: Struct) -> None:
         """Queues a message; all of one turn of the loop leave together."""
         if not self._outgoing:

@@ -60,7 +60,7 @@ def resume(core: Core, process: Process) -> None:
     if process.phase is Phase.NEW:
         turns.begin(core, process).cancel()
     elif process.phase is Phase.READY:
-        core.spawn_task(_run(core, process))
+        core.run_for(process, _run(core, process))
 
 
 async def _run(core: Core, process: Process) -> None:

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from llmos_shell.abi.errors import Code, LlmosError
+from llmos_shell.abi.syscalls import ModelLoad
 from llmos_shell.abi.types import ModelEntry, ModelStatus
 from llmos_shell.abi.worker import Load
 from llmos_shell.daemon import host, kernels, lifecycle
 from llmos_shell.daemon.budget import UNUSED_WEIGHT, Held, budget_bytes, decide
 from llmos_shell.daemon.conductor import Conductor
+from llmos_shell.daemon.loads import Loading, Loads
 from llmos_shell.daemon.policies import NICE_0_WEIGHT, weight_of
 from llmos_shell.daemon.process import Phase, Process
 from llmos_shell.daemon.supervisor import load_message
@@ -51,7 +53,7 @@ class Residency:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._conductors: dict[str, Conductor] = {}
-        self._loading: dict[str, asyncio.Task[Conductor]] = {}
+        self._loads = Loads(core)
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._claims: dict[str, int] = {}  # bytes, of models loaded or being loaded
         self._draining: dict[str, asyncio.Event] = {}  # models that begin no turns, for another one waits
@@ -59,7 +61,6 @@ class Residency:
         self.budget = budget_bytes(host.memory().total)
         pins = core.journal.settings().get("pins")
         self.pinned: set[str] = set(msgspec.msgpack.decode(pins, type=list[str])) if pins else set()
-        self.loads = 0
 
     async def get(self, model: str) -> Conductor:
         """The conductor of a model, loaded first if it is not. Raises ENOENT, ENOEXEC, ENOMEM, EIO.
@@ -74,12 +75,7 @@ class Residency:
             if found.busy or _loads(found.entry) == _loads(entry):
                 return found
             del self._conductors[key]
-        task = self._loading.get(key)
-        if task is None:
-            task = self._core.loop.create_task(self._load(entry, found))
-            self._loading[key] = task
-            task.add_done_callback(lambda done: self._loaded(key, done))
-        return await asyncio.shield(task)
+        return await self._loads.join(key, entry, lambda loading: self._load(key, loading, found))
 
     def key_of(self, entry: ModelEntry) -> str:
         """What a process calls its model: the name in models.toml, or the path of weights that are not in there."""
@@ -94,6 +90,10 @@ class Residency:
                 raise
             return self._conductors[model].entry, model
         return entry, self.key_of(entry)
+
+    def progress(self, model: str) -> ModelLoad | None:
+        """How far a model is that is being loaded; None for one that is not."""
+        return self._loads.describe(self._resolve(model)[1])
 
     def find(self, key: str) -> Conductor | None:
         """The conductor of a model if it is loaded."""
@@ -110,12 +110,12 @@ class Residency:
     @property
     def in_memory(self) -> bool:
         """Whether any model is loaded, or being loaded."""
-        return bool(self._conductors or self._loading)
+        return bool(self._conductors or self._loads)
 
     async def unload(self, model: str) -> None:
         """Unloads a model; its processes are kept. Raises EBUSY while some of them want to run."""
         entry, key = self._resolve(model)
-        if key in self._loading:
+        if key in self._loads:
             raise LlmosError(Code.EBUSY, f"{entry.name} is being loaded")
         conductor = self._conductors.get(key)
         if conductor is None:
@@ -136,7 +136,7 @@ class Residency:
             conductor.changed(process)
             self._watch(conductor)
         elif process.wants_to_run and process.pid not in self._reviving:
-            self._core.spawn_task(self._revive(process))
+            self._core.run_for(process, self._revive(process))
 
     def pin(self, model: str, pinned: bool) -> str:
         """Keeps a model from being unloaded once it is loaded, also after a restart; or no longer. Returns its key."""
@@ -185,10 +185,7 @@ class Residency:
 
     async def close(self) -> None:
         """Ends all workers."""
-        loading = list(self._loading.values())
-        for task in loading:
-            task.cancel()
-        await asyncio.gather(*loading, return_exceptions=True)
+        await self._loads.close()
         await asyncio.gather(*(c.workshop.close() for c in self.all()), return_exceptions=True)
 
     # -- figures -------------------------------------------------------------------------------------------------------
@@ -196,10 +193,11 @@ class Residency:
     def status(self, key: str, entry: ModelEntry, default: bool, size: int, problem: str) -> ModelStatus:
         """The row of `models`."""
         using = sum(p.model == key for p in self._core.table.live_models())
-        conductor = self._conductors.get(key)
+        conductor, progress = self._conductors.get(key), self._loads.describe(key)
         shop = conductor.workshop if conductor is not None else None
         if shop is None or shop.info is None:
-            return ModelStatus(entry, default, size, problem, processes=using, pinned=key in self.pinned)
+            share = progress.read / max(1, progress.total) if progress is not None else None
+            return ModelStatus(entry, default, size, problem, processes=using, pinned=key in self.pinned, loading=share)
         info, ledger = shop.info, shop.pager.ledger if shop.pager is not None else None
         return ModelStatus(
             entry, default, size, problem, shop.host_pid, using, info.layout, info.context, info.page_tokens,
@@ -211,22 +209,22 @@ class Residency:
 
     # -- private -------------------------------------------------------------------------------------------------------
 
-    async def _load(self, entry: ModelEntry, former: Conductor | None = None) -> Conductor:
+    async def _load(self, key: str, loading: Loading, former: Conductor | None = None) -> Conductor:
         """Loads a model, in the place of its `former` self where its entry has changed."""
+        entry = loading.entry
         if former is not None:
             self._core.events.info("residency", f"the entry of {entry.name} has changed")
             await self._unload(former)
-        key = self.key_of(entry)
         needed = await self._needed(entry)
-        await self._make_room(key, entry, needed)
+        await self._make_room(key, loading, needed)
         try:
             self._core.events.info("residency", f"loading {entry.name}, about {needed / 2**20:,.0f} MiB")
             conductor = Conductor(self._core, entry)
-            await conductor.load()
+            await conductor.load(loading.progressed)
         except BaseException:
             self._claims.pop(key, None)
             raise
-        self.loads += 1
+        self._loaded(key, conductor)
         return conductor
 
     async def _needed(self, entry: ModelEntry) -> int:
@@ -239,9 +237,9 @@ class Residency:
         info = await self._core.read(lambda: read_gguf(entry.path))  # a large vocabulary takes its time
         return estimate(entry, size, info, self._room())
 
-    async def _make_room(self, key: str, entry: ModelEntry, needed: int) -> None:
+    async def _make_room(self, key: str, loading: Loading, needed: int) -> None:
         """Claims memory, once it is there: unloads idle models, waits for busy ones. Raises ENOMEM if that is vain."""
-        begun, told, mine = self._core.now(), False, asyncio.Event()
+        entry, begun, mine = loading.entry, self._core.now(), asyncio.Event()
         asked: set[str] = set()
         try:
             while True:
@@ -259,10 +257,10 @@ class Residency:
                 if not verdict.wait and not verdict.evict:
                     self._claims[key] = needed
                     return
-                if verdict.blockers and not told:
-                    told = True
+                if verdict.blockers and not loading.waits_for:
                     names = ", ".join(verdict.blockers)
                     self._core.events.info("residency", f"{entry.name} waits for memory that {names} has in use")
+                loading.waits_for = verdict.blockers or loading.waits_for
                 waited = self._core.now() - begun
                 for blocker in verdict.blockers:
                     if blocker not in self._draining and waited > self._patience(blocker):
@@ -271,6 +269,7 @@ class Residency:
                 if verdict.wait:
                     await asyncio.sleep(LOOK_SECONDS)
         finally:
+            loading.waits_for = ()
             for blocker in asked:
                 del self._draining[blocker]
             mine.set()
@@ -289,7 +288,7 @@ class Residency:
         held = []
         for key, claimed in self._claims.items():
             conductor = self._conductors.get(key)
-            if conductor is None or key in self._loading:
+            if conductor is None or key in self._loads:
                 held.append(Held(key, claimed, busy=True, pinned=key in self.pinned))
                 continue
             nices = [one.nice for one in conductor.members.values() if one.alive]
@@ -317,12 +316,8 @@ class Residency:
         if process.alive and process.phase is not Phase.NEW:
             conductor.attach(process)
 
-    def _loaded(self, key: str, task: asyncio.Task[Conductor]) -> None:
-        self._loading.pop(key, None)
-        self._core.note_activity()
-        if task.cancelled() or task.exception() is not None:
-            return
-        conductor = self._conductors[key] = task.result()
+    def _loaded(self, key: str, conductor: Conductor) -> None:
+        self._conductors[key] = conductor
         for process in self._core.table.live_models():
             if process.model == key and process.phase is not Phase.NEW:
                 conductor.attach(process)
@@ -354,6 +349,10 @@ class Residency:
             await self._unload(conductor)
 
     async def _unload(self, conductor: Conductor) -> None:
+        """Unloads a model to the end, even if whoever asked for it gives up."""
+        await asyncio.shield(self._core.spawn_task(self._unload_wholly(conductor)))
+
+    async def _unload_wholly(self, conductor: Conductor) -> None:
         entry, key = conductor.entry, self._key(conductor)
         self._conductors.pop(key, None)
         pager = conductor.workshop.pager

@@ -19,15 +19,23 @@ from llmos_shell.daemon.link import WorkerLink
 STALL_SECONDS = float(os.environ.get("LLMOS_WORKER_STALL_SECONDS", "60"))
 """A worker that should compute, but neither says anything nor uses CPU time nor reads for so long, is hung."""
 
+KILL_SECONDS = 5.0
+"""How long the end of a worker that was killed is waited for."""
+
 
 async def start_worker(
-    entry: ModelEntry, on_message: Callable[[abi.ToDaemon], None], on_lost: Callable[[str], None]
+    entry: ModelEntry,
+    on_message: Callable[[abi.ToDaemon], None],
+    on_lost: Callable[[str], None],
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> tuple[WorkerLink, abi.Ready]:
     """A worker with its model loaded; `on_message` and `on_lost` hear of what comes after.
 
-    Raises what the worker failed with (ENOEXEC, ENOMEM …), EIO when it died or hung, EPROTO for another version.
+    Meanwhile `on_progress` is told how many bytes of the weights have been read, and of how many. Raises what the
+    worker failed with (ENOEXEC, ENOMEM …), EIO when it died or hung, EPROTO for another version. Whenever it raises,
+    the worker has gone, and its memory is free.
     """
-    handshake = _Handshake(entry, on_message, on_lost)
+    handshake = _Handshake(entry, on_message, on_lost, on_progress)
     manifest = kernels.manifest_named(entry.kernel)
     link = WorkerLink(entry.name, handshake.message, handshake.lost)
     handshake.link = link
@@ -40,6 +48,7 @@ async def start_worker(
     except BaseException:
         handshake.ready.cancel()
         link.kill()
+        await asyncio.wait([handshake.gone], timeout=KILL_SECONDS if link.connected else 0)
         raise
     return link, ready
 
@@ -48,12 +57,18 @@ class _Handshake:
     """Listens until `Ready`, then steps aside."""
 
     def __init__(
-        self, entry: ModelEntry, on_message: Callable[[abi.ToDaemon], None], on_lost: Callable[[str], None]
+        self,
+        entry: ModelEntry,
+        on_message: Callable[[abi.ToDaemon], None],
+        on_lost: Callable[[str], None],
+        on_progress: Callable[[int, int], None] | None,
     ) -> None:
         self._entry = entry
         self._on_message = on_message
         self._on_lost = on_lost
+        self._on_progress = on_progress
         self.ready: asyncio.Future[abi.Ready] = asyncio.get_running_loop().create_future()
+        self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.link: WorkerLink | None = None
         self._released = False
         self._lost = ""
@@ -71,6 +86,9 @@ class _Handshake:
             self._on_message(message)
         elif isinstance(message, abi.Hello):
             self._hello(message)
+        elif isinstance(message, abi.LoadProgress):
+            if self._on_progress is not None:
+                self._on_progress(message.read_bytes, message.total_bytes)
         elif isinstance(message, abi.Ready):
             self.ready.set_result(message)
         elif isinstance(message, abi.Failed):
@@ -83,6 +101,7 @@ class _Handshake:
         lines = self.link.last_lines if self.link is not None else None
         last = f" ({lines[-1]})" if lines else ""
         self._lost = f"the worker of {self._entry.name} died while loading: {how}{last}"
+        self.gone.set_result(None)
         if not self.ready.done():
             self.ready.set_exception(LlmosError(Code.EIO, self._lost))
 

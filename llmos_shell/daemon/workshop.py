@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -53,10 +54,10 @@ class Workshop:
         self.restarts = 0
         self.crashes = 0  # in a row, without a token in between
 
-    async def start(self) -> None:
+    async def start(self, on_progress: Callable[[int, int], None] | None = None) -> None:
         """Starts a worker and loads the model. Raises what it failed with."""
         begun = time.monotonic()
-        link, ready = await start_worker(self._entry, self._conductor.message, self._lost)
+        link, ready = await start_worker(self._entry, self._conductor.message, self._lost, on_progress)
         if self._closing:  # the model was unloaded while it was being loaded again after a crash
             link.kill()
             raise LlmosError(Code.EINTR, f"{self._entry.name} was unloaded")

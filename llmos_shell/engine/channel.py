@@ -33,6 +33,7 @@ class Channel:
         self._writing = threading.Lock()
         self._held: list[bytes] = []
         self._sent_at = 0.0  # monotonic
+        self.ended = False  # nothing more will come: the daemon has gone
         threading.Thread(target=self._read, name="channel", daemon=True).start()
 
     def divert(self, kind: type, handler: Callable[[abi.ToWorker], None]) -> None:
@@ -96,4 +97,5 @@ class Channel:
             pass
         except (MsgspecError, LlmosError) as error:
             self._inbox.put(LlmosError(Code.EPROTO, f"the daemon sent what is no message: {error}"))
+        self.ended = True
         self._inbox.put(EOFError())

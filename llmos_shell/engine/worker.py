@@ -8,8 +8,9 @@ descriptor of a connected stream socket (one end of a socketpair), on which the 
 One thread steps: between two steps it takes all messages that have arrived, and with nothing to run it waits for one.
 A second reads the socket (`channel`), a third answers `Tokenize`, so that a text is read while a step is under way and
 a long one stalls nobody. What steps report goes out at once when somebody may act on it (a prompt's progress, an end,
-pressure), else with the next. End of file or `Close` ends the worker with status 0, a failed load or a failed engine
-with status 1 after `Failed(None)`. SIGINT is ignored: a terminal's Ctrl-C is not for workers.
+pressure), else with the next. End of file or `Close` ends the worker with status 0, end of file also while it loads;
+a failed load or a failed engine ends it with status 1 after `Failed(None)`. SIGINT is ignored: a terminal's Ctrl-C is
+not for workers.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from llmos_shell.engine.templates import PLAIN_STOP, answer
 from llmos_shell.engine.threads import Governor
 
 _STATS_SECONDS = 1.0
+_PROGRESS_SECONDS = 0.1
 _SWITCH_SECONDS = 0.0005  # how long a step that is over waits for a thread that computes in Python
 
 
@@ -74,7 +76,12 @@ def _load_and_step(load: LoadEngine, channel: Channel) -> int:
     if not isinstance(spec, abi.Load) or spec.protocol != PROTOCOL:
         raise LlmosError(Code.EPROTO, f"the first message must be `load` of protocol {PROTOCOL}")
     begun = time.perf_counter()
-    engine = load(spec)
+    try:
+        engine = load(spec, _Progress(channel))
+    except LlmosError as error:
+        if error.code == Code.EINTR:
+            return 0
+        raise
     info = engine.info if engine.info.has_chat_template else structs.replace(engine.info, chat_stop=PLAIN_STOP)
     _answer_questions(engine, channel)
     channel.send(abi.Ready(info, time.perf_counter() - begun))
@@ -84,6 +91,24 @@ def _load_and_step(load: LoadEngine, channel: Channel) -> int:
     finally:
         engine.close()
     return 0
+
+
+class _Progress:
+    """Tells the daemon how far a load is, ten times a second; ends it when the daemon has gone."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._told_at = 0.0
+
+    def __call__(self, read_bytes: int, total_bytes: int) -> bool:
+        if self._channel.ended:
+            return False
+        now = time.monotonic()
+        if now - self._told_at >= _PROGRESS_SECONDS or read_bytes >= total_bytes:
+            self._told_at = now
+            with contextlib.suppress(EOFError):
+                self._channel.send(abi.LoadProgress(read_bytes, total_bytes))
+        return True
 
 
 def _answer_questions(engine: Engine, channel: Channel) -> None:

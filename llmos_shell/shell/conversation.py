@@ -22,6 +22,7 @@ from llmos_shell.abi.syscalls import (
     PROC_REWRITE,
     PROC_TRANSCRIPT,
     PROC_WAIT,
+    Awaited,
     Input,
     InputTaken,
     Kill,
@@ -33,6 +34,7 @@ from llmos_shell.abi.syscalls import (
 )
 from llmos_shell.abi.types import ExitInfo, ProcessInfo, Reason, Signal, Turn
 from llmos_shell.ipc.client import ConnectionLost
+from llmos_shell.shell.loading import load_watch
 from llmos_shell.shell.messages import Message, as_message, from_pipe
 from llmos_shell.shell.streaming import (
     RECONNECTS,
@@ -90,7 +92,7 @@ class Conversation:
 
     def show(self) -> None:
         """Shows the present turn to its end, and says why it ended unless the model did so by itself."""
-        with Progress(self.context.err, "thinking") as progress, self._screen() as write:
+        with Progress(self.context.err, "thinking", self._watch()) as progress, self._screen() as write:
 
             def take(item: Output) -> None:
                 if item.text:
@@ -224,6 +226,10 @@ class Conversation:
             if error.code is not Code.ESRCH:
                 raise
 
+    def _watch(self) -> Callable[[], str]:
+        """Shows the model being loaded, if it has to be."""
+        return load_watch(self.context, Awaited(pid=self.pid))
+
     def _give(self, message: Input) -> InputTaken:
         """Hands over a message exactly once, even if the connection is lost on the way.
 
@@ -232,7 +238,8 @@ class Conversation:
         losses = 0
         while True:
             try:
-                taken: InputTaken = self.context.client.call(PROC_INPUT, message)
+                with Progress(self.context.err, "handing it over", self._watch()):
+                    taken: InputTaken = self.context.client.call(PROC_INPUT, message)
                 return taken
             except ConnectionLost:
                 losses += 1

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from llmos_shell.abi.errors import LlmosError
-from llmos_shell.abi.syscalls import PROC_KILL, PROC_SPAWN, PROC_WAIT, Kill, Output, Spawn, Spawned, Wait
+from llmos_shell.abi.syscalls import PROC_KILL, PROC_SPAWN, PROC_WAIT, Awaited, Kill, Output, Spawn, Spawned, Wait
 from llmos_shell.abi.types import ExitInfo, Limits, Message, Reason, Signal
 from llmos_shell.shell.command import ERROR_STATUSES, Args, Context, Option
 from llmos_shell.shell.handover import HandedOver, start_writer
 from llmos_shell.shell.limits import shell_limits
+from llmos_shell.shell.loading import load_watch
 from llmos_shell.shell.streaming import Followed, Progress, call_again, describe_exit, describe_prefill, follow_output
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ def spawn(context: Context, request: Spawn) -> Spawned:
     """Starts a process with the context's priority and detachment, and announces it to the shell."""
     if not context.background and not request.detached:
         request = msgspec.structs.replace(request, foreground=True)
-    with Progress(context.err, f"loading {request.model or 'the default model'}"):
+    watch = load_watch(context, Awaited(request.model))
+    with Progress(context.err, f"loading {request.model or 'the default model'}", watch):
         spawned: Spawned = context.client.call(PROC_SPAWN, request)
     context.track(spawned.pid)
     if spawned.warning:
@@ -157,7 +159,7 @@ def ending_with_reader(context: Context, pid: int) -> Iterator[None]:
 
 def follow_with_progress(context: Context, pid: int, take: Callable[[Output], None], **options: Any) -> Followed:
     """Follows to the end; on a terminal a changing line shows what goes on until the first text comes."""
-    with Progress(context.err, "waiting for the first token") as progress:
+    with Progress(context.err, "waiting for the first token", load_watch(context, Awaited(pid=pid))) as progress:
 
         def show(item: Output) -> None:
             if item.text or item.exit is not None or item.turn is not None:

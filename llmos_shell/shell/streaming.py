@@ -157,15 +157,17 @@ class Progress:
     """One changing line on a terminal's stderr while there is nothing else to see; elsewhere it does nothing.
 
     It appears only after a moment, so that quick answers do not flicker. `say` changes its text, `stop` removes it.
+    What `watch` returns, if anything, is shown in the place of the text; it is called now and then, in a thread.
     """
 
     DELAY_SECONDS = 0.4
     PERIOD_SECONDS = 0.1
     FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 
-    def __init__(self, err: TextIO, text: str) -> None:
+    def __init__(self, err: TextIO, text: str, watch: Callable[[], str] | None = None) -> None:
         self._err = err
         self._text = text
+        self._watch = watch
         self._begun = time.monotonic()
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
@@ -196,7 +198,8 @@ class Progress:
         frame = 0
         while True:
             seconds = int(time.monotonic() - self._begun)
-            self._write(f"\r\x1b[K{self.FRAMES[frame]} {self._text} ({seconds} s)")
+            text = (self._watch() if self._watch is not None else "") or self._text
+            self._write(f"\r\x1b[K{self.FRAMES[frame]} {text} ({seconds} s)")
             frame = (frame + 1) % len(self.FRAMES)
             if self._stopped.wait(self.PERIOD_SECONDS):
                 break

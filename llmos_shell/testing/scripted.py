@@ -36,14 +36,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any, Literal, NamedTuple, TextIO
 
 import numpy as np
 import numpy.typing as npt
 
-from llmos_shell.abi.engine import Chunk, Constraint, Usage
+from llmos_shell.abi.engine import Chunk, Constraint, Usage, no_matter
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.types import Message
 from llmos_shell.abi.worker import Load, ModelInfo
@@ -51,6 +51,7 @@ from llmos_shell.abi.worker import Load, ModelInfo
 BOS, END, VOCABULARY = 256, 257, 258
 END_TEXT = "<|end|>"
 KV_BYTES_PER_TOKEN = 16
+WEIGHTS_BYTES = 1 << 20
 OPTIONS = (
     "pages", "page_tokens", "slots", "context", "layout", "max_batch", "most_guesses", "reply", "end_after",
     "step_seconds", "token_seconds", "crash_at_token", "hang_at_token", "marker", "fail_load", "hang_load",
@@ -87,13 +88,13 @@ def computed(counter: str) -> list[Computed]:
         return []
 
 
-def load(spec: Load) -> ScriptedEngine:
+def load(spec: Load, progress: Callable[[int, int], bool] = no_matter) -> ScriptedEngine:
     """Loads the engine, as any kernel's `LoadEngine`."""
     options = spec.options
     _check(options)
     if options.get("hang_load"):
         _hang()
-    time.sleep(float(options.get("load_seconds", 0)))
+    _read_weights(float(options.get("load_seconds", 0)), int(options.get("memory_bytes", WEIGHTS_BYTES)), progress)
     if "fail_load" in options:
         raise LlmosError(Code.ENOEXEC, str(options["fail_load"]))
     if not spec.path.startswith("scripted:") and not os.path.exists(spec.path):
@@ -279,6 +280,16 @@ class ScriptedEngine:
             if option == "crash_at_token":
                 os._exit(70)
             _hang()
+
+
+def _read_weights(seconds: float, size: int, progress: Callable[[int, int], bool]) -> None:
+    """Takes so long, and tells of bytes as if there were any."""
+    begun = time.monotonic()
+    while (elapsed := time.monotonic() - begun) < seconds:
+        if not progress(int(size * elapsed / seconds), size):
+            raise LlmosError(Code.EINTR, "nobody wants the model any more")
+        time.sleep(min(0.01, seconds - elapsed))
+    progress(size, size)
 
 
 def _open_counter(path: str | None) -> TextIO | None:

@@ -186,3 +186,16 @@ def test_no_text_has_fewer_tokens_than_the_longest_piece_allows(tiny_model: str)
     for text in ("a" * 1000, " " * 1000, "日本" * 500, "</s>" * 200):
         assert len(engine.tokenize(text, True)) * longest >= len(text.encode())
     engine.close()
+
+
+def test_a_load_that_nobody_wants_any_more_ends(tiny_model: str) -> None:
+    read: list[int] = []
+
+    def progress(done: int, total: int) -> bool:
+        read.append(done)
+        return done < total / 2
+
+    with pytest.raises(LlmosError) as caught:
+        load(_spec(tiny_model), progress)
+    assert caught.value.code == Code.EINTR
+    assert read == sorted(read) and len(read) > 1

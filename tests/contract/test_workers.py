@@ -180,3 +180,21 @@ def test_crash_happens_once_and_nothing_is_computed_twice(tmp_path: Path) -> Non
     assert len(texts[0]) == 33 - 12
     assert len({row.digest for row in rows}) < len(rows) and after_crash[0].position == 11
     assert len([row for row in rows if row.position < 11]) == 9
+
+
+def test_a_load_tells_of_its_progress_and_ends_with_the_daemon(scripted: Worker) -> None:
+    scripted.expect(abi.Hello)
+    scripted.send(abi.Load(PROTOCOL, "scripted:", options={"load_seconds": 60.0}))
+    told = scripted.expect(abi.LoadProgress)
+    assert 0 <= told.read_bytes < told.total_bytes
+    scripted.socket.close()
+    assert scripted.process.wait(20) == 0
+
+
+def test_the_progress_of_llama_is_that_of_its_file(llama: Worker, tiny_model: str) -> None:
+    llama.expect(abi.Hello)
+    llama.send(abi.Load(PROTOCOL, tiny_model))
+    told = llama.expect(abi.LoadProgress)
+    size = os.path.getsize(tiny_model)
+    assert told.total_bytes == size and 0 <= told.read_bytes <= size
+    llama.expect(abi.Ready)

@@ -55,6 +55,12 @@ async def plan(context: Context, args: abi.ModelName) -> abi.LoadPlan:
     return abi.LoadPlan(entry.name, needed, core.residency.budget, evict, wait_for, loaded)
 
 
+async def progress(context: Context, args: abi.Awaited) -> abi.ModelLoad | None:
+    """How far a load is."""
+    core = context.core
+    return core.residency.progress(args.model if args.pid is None else core.table.living(args.pid).model)
+
+
 async def tokenize(context: Context, args: abi.Tokenize) -> abi.TokenList:
     """The tokens of a text, as they stand, without BOS."""
     conductor = await context.core.residency.get(args.model)
@@ -74,6 +80,7 @@ HANDLERS: dict[str, Handler] = {
     "model.unload": unload,
     "model.pin": pin,
     "model.plan": plan,
+    "model.progress": progress,
     "model.tokenize": tokenize,
     "kernel.list": list_kernels,
 }

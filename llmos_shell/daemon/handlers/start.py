@@ -129,7 +129,7 @@ async def fork(context: Context, args: abi.Fork) -> abi.Forked:
         if child.phase is Phase.NEW:
             turns.begin(core, child).cancel()
         elif child.phase is Phase.READY:
-            core.spawn_task(_resume(context, child))
+            core.run_for(child, _resume(context, child))
         elif (conductor := core.residency.find(child.model)) is not None:
             conductor.attach(child)
             if conductor.workshop.pager is not None and child.tokens:

@@ -13,6 +13,7 @@ from llmos_shell.abi.syscalls import (
     MODEL_PROBLEMS,
     MODEL_TOKENIZE,
     MODEL_UNLOAD,
+    Awaited,
     KernelInfo,
     LoadPlan,
     ModelName,
@@ -23,6 +24,7 @@ from llmos_shell.abi.syscalls import (
 )
 from llmos_shell.abi.types import ModelStatus
 from llmos_shell.shell.command import ERROR_STATUSES, Args, Command, Context, Example, Operand, Option
+from llmos_shell.shell.loading import load_watch
 from llmos_shell.shell.prompts import MODEL_OPTION, gather, resolve_model
 from llmos_shell.shell.streaming import Progress
 from llmos_shell.shell.tables import Column, render, size, style_of, to_json
@@ -65,7 +67,7 @@ def _model_row(status: ModelStatus) -> list[str]:
         entry.name + (" *" if status.default else ""),
         size(status.bytes) if status.bytes else "-",
         entry.kernel,
-        ("yes" if status.worker is not None else "no") + (" pinned" if status.pinned else ""),
+        _loaded(status) + (" pinned" if status.pinned else ""),
         size(status.estimated_bytes) if status.estimated_bytes else "-",
         size(status.measured_bytes) if status.measured_bytes else "-",
         str(context) if context else "-",
@@ -75,6 +77,12 @@ def _model_row(status: ModelStatus) -> list[str]:
     ]
 
 
+def _loaded(status: ModelStatus) -> str:
+    if status.loading is not None:
+        return f"{status.loading:.0%}"
+    return "yes" if status.worker is not None else "no"
+
+
 def _load(context: Context, args: Args) -> int:
     for model in args.MODEL:
         if args.dry_run:
@@ -82,8 +90,9 @@ def _load(context: Context, args: Args) -> int:
             continue
         if args.pin:
             context.client.call(MODEL_PIN, Pin(resolve_model(model)))
-        with Progress(context.err, f"loading {model}"):
-            status: ModelStatus = context.client.call(MODEL_LOAD, ModelName(resolve_model(model)))
+        name = resolve_model(model)
+        with Progress(context.err, f"loading {model}", load_watch(context, Awaited(name))):
+            status: ModelStatus = context.client.call(MODEL_LOAD, ModelName(name))
         if status.warning:
             print(f"llmos: load: warning: {status.warning}", file=context.err, flush=True)
         if args.json:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 
 import pytest
 
 from llmos_shell.abi import syscalls as abi
 from llmos_shell.abi.errors import Code, LlmosError
-from llmos_shell.abi.types import Reason, Signal, State
+from llmos_shell.abi.types import Message, Reason, Signal, State
 from llmos_shell.testing.retry import retry_until
 
 MIB = 1 << 20
@@ -21,6 +22,23 @@ BUDGET = {"LLMOS_MEMORY_BYTES": str(150 * MIB)}
 
 def status(client, name):
     return next(one for one in client.call(abi.MODEL_LIST, abi.Nothing()) if one.entry.name == name)
+
+
+@contextmanager
+def loading(daemon, name):
+    """A client that waits for a model; gives how to make it give up, which it does at the end in any case."""
+
+    def load():
+        with suppress(LlmosError):
+            client.call(abi.MODEL_LOAD, abi.ModelName(name))
+
+    with ThreadPoolExecutor(1) as pool:
+        client = daemon.connect()
+        pool.submit(load)
+        try:
+            yield client.close
+        finally:
+            client.close()
 
 
 def loads(client):
@@ -130,3 +148,52 @@ def test_a_model_that_was_to_run_on_a_gpu_says_where_it_landed(llmos_home, daemo
         assert done.returncode == 0 and text in done.stderr
     said = [event for event in client.stream(abi.SYS_DMESG, abi.Dmesg()) if event.text == text]
     assert [event.level for event in said] == ["warning"]
+
+
+SLOW_TO_LOAD = {"slow": {**ONE, "load_seconds": 30.0}, "other": ONE}
+
+
+@pytest.mark.llmos(models=SLOW_TO_LOAD)
+def test_a_load_tells_how_far_it_is_and_ends_with_the_last_who_waits_for_it(daemon, client):
+    def progress(one=client, **awaited):
+        return one.call(abi.MODEL_PROGRESS, abi.Awaited(**awaited))
+
+    assert progress(model="slow") is None
+    with loading(daemon, "slow") as give_up_second:
+        with loading(daemon, "slow") as give_up_first:
+            retry_until(lambda: (load := progress(model="slow")) is not None and load.read > 0)
+            load = progress(model="slow")
+            assert load.model == "slow" and load.read < load.total == 100 * MIB and not load.waits_for
+            assert 0 < status(client, "slow").loading < 1
+            give_up_first()
+        pid = client.call(abi.PROC_SPAWN, abi.Spawn(model="slow", chat=True)).pid
+        assert progress(pid=pid).total == 100 * MIB
+        give_up_second()
+    retry_until(lambda: progress(model="slow") is None)
+    assert status(client, "slow").worker is None
+    said = [event.text for event in client.stream(abi.SYS_DMESG, abi.Dmesg())]
+    assert "nobody waits for slow any more: not loaded" in said
+    assert client.call(abi.MODEL_PLAN, abi.ModelName("other")).evict == ()
+
+
+@pytest.mark.llmos(models=SLOW_TO_LOAD)
+@pytest.mark.parametrize("chat", [False, True])
+def test_a_process_that_ends_or_is_interrupted_does_not_keep_its_load_going(daemon, client, chat):
+    messages = (Message("user", "hello"),)
+    with ThreadPoolExecutor(1) as pool, daemon.connect() as other:
+        call = pool.submit(other.call, abi.PROC_SPAWN, abi.Spawn(model="slow", chat=chat, messages=messages))
+        retry_until(lambda: status(client, "slow").loading is not None)
+        pid = next(one.pid for one in client.call(abi.PROC_LIST, abi.List()) if one.model == "slow")
+        client.call(abi.PROC_KILL, abi.Kill(pid, Signal.INT))
+        retry_until(lambda: status(client, "slow").loading is None)
+        with suppress(LlmosError):
+            call.result()
+    assert status(client, "slow").worker is None
+
+
+@pytest.mark.llmos(models={"a": SLOW, "b": ONE}, env=BUDGET)
+def test_a_load_that_waits_for_memory_says_for_whose(daemon, client):
+    client.call(abi.PROC_SPAWN, abi.Spawn(model="a", prompt="x"))
+    with loading(daemon, "b"):
+        retry_until(lambda: getattr(client.call(abi.MODEL_PROGRESS, abi.Awaited("b")), "waits_for", ()) == ("a",))
+    retry_until(lambda: client.call(abi.MODEL_PROGRESS, abi.Awaited("b")) is None)
