@@ -79,7 +79,10 @@ def _forks(ours: Llmos, tokens: int) -> list[str]:
 
 
 def _parking(model: Path, threads: int) -> list[str]:
-    """Out of the pool into a file on tmpfs and back, as a worker does it, against copying the same bytes."""
+    """Out of the pool into a file on tmpfs and back, as a worker does it, against copying the same bytes.
+
+    A thread of the worker writes the file: steps wait for the export alone.
+    """
     import numpy as np
     from llmos_kernel_llamacpp.engine import load
 
@@ -91,14 +94,15 @@ def _parking(model: Path, threads: int) -> list[str]:
     tokens = [5 + n % 20000 for n in range(4096)]
     for start in range(0, len(tokens), engine.info.max_batch):
         engine.step([Chunk(0, start, tokens[start : start + engine.info.max_batch], False)])
-    copy, out, back, size = [], [], [], 0
+    copy, wait, out, back, size = [], [], [], [], 0
     with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as folder:
         path = os.path.join(folder, "image")
         for _ in range(5):
             begun = time.perf_counter()
             blob = engine.export(0)
+            wait.append(time.perf_counter() - begun)
             size = len(blob)
-            header = images.Header(1, engine.info.fingerprint, tuple(tokens), "shared", 1, size)
+            header = images.Header(images.VERSION, engine.info.fingerprint, tuple(tokens), "shared", 1, size)
             images.write(path, header, blob)
             out.append(time.perf_counter() - begun)
             begun = time.perf_counter()
@@ -106,16 +110,19 @@ def _parking(model: Path, threads: int) -> list[str]:
             copy.append(time.perf_counter() - begun)
             engine.free(1)
             begun = time.perf_counter()
-            engine.restore(1, images.read(path, engine.info.fingerprint).blob, len(tokens))
+            engine.restore(1, images.read(path, engine.info.fingerprint, mapped=True).blob, len(tokens))
             back.append(time.perf_counter() - begun)
             os.unlink(path)
     engine.close()
     memcpy = statistics.median(copy)
     return [
-        f"| {way} {size / 2**20:.0f} MiB, verified, against memcpy "
-        f"| {1000 * statistics.median(times):.0f} ms against {1000 * memcpy:.0f} ms: "
-        f"{memcpy / statistics.median(times):.2f} times | ≥ 0.5 times |"
-        for way, times in (("parking", out), ("unparking", back))
+        f"| {way} {size / 2**20:.0f} MiB, against memcpy | {1000 * statistics.median(times):.1f} ms "
+        f"against {1000 * memcpy:.1f} ms: {memcpy / statistics.median(times):.2f} times | {target} |"
+        for way, times, target in (
+            ("parking: what steps wait for,", wait, "≥ 0.5 times"),
+            ("… until the file is written, with its checksum:", out, ""),
+            ("unparking, verified:", back, "≥ 0.5 times"),
+        )
     ]
 
 

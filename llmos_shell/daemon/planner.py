@@ -5,6 +5,7 @@ Asks the scheduler who deserves to run, the pager whether there is room, and sen
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from llmos_shell.abi import worker as abi
@@ -105,6 +106,7 @@ class Planner:
             self._core.events.exception("sched", error)
             order = running
         chosen = self._grow(pager, order)
+        stopped = [process for pid, process in self._running.items() if pid not in chosen and process.stopped]
         self._note(chosen)
         scheduling.note_wants(conductor)
         self.paused = not scheduling.may_compute(conductor)
@@ -114,6 +116,12 @@ class Planner:
         if run != self._sent:
             self._sent = run
             conductor.send(run)
+        for process in stopped:  # the worker may still be computing with what was granted
+            conductor.tokenizer.fence(partial(self._trim, pager, process))
+
+    def _trim(self, pager: Pager, process: Process) -> None:
+        if pager is self._conductor.workshop.pager and process.stopped and not process.running and process.resident:
+            pager.fell_asleep(process)
 
     def _trace(self, decision: Decision) -> None:
         tracer = self._core.scheduling.tracer

@@ -1,30 +1,32 @@
 """KV images in files: written whole or not at all, verified whole before an engine sees a byte.
 
-    magic `LLMOSKV1` | length of header: u32 | header: msgpack | KV blob | CRC-32 of everything before: u32
+    magic `LLMOSKV2` | length of header: u32 | header: msgpack | KV blob | XXH3-128 of everything before
 
 Integers are little-endian. A truncated blob would crash llama.cpp and a flipped bit would load silently, so a reader
-checks length and checksum of the whole file first. CRC-32 finds every single flipped bit and every burst up to 32 bits;
-zlib's runs at 4 GB/s where blake2b does 0.9 (one core, 2026), and images have hundreds of megabytes. It is no
-protection against an attacker; the folders are private to the user.
+checks length and checksum of the whole file first. XXH3 runs at 30 GB/s where zlib's CRC-32 does 4 and blake2b 0.9 (one
+core, 2026), and images have hundreds of megabytes. It is no protection against an attacker; the folders are private to
+the user.
 """
 
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import struct
-import zlib
 from collections.abc import Sequence
 from typing import Final
 
+import xxhash
 from msgspec import MsgspecError, Struct, msgpack
 
 from llmos_shell.abi.errors import Code, LlmosError
 
-MAGIC: Final = b"LLMOSKV1"
-VERSION: Final = 1
+MAGIC: Final = b"LLMOSKV2"
+VERSION: Final = 2
 _LENGTH = struct.Struct("<I")
-_MIN_BYTES = len(MAGIC) + 2 * _LENGTH.size
+_DIGEST_BYTES = 16
+_MIN_BYTES = len(MAGIC) + _LENGTH.size + _DIGEST_BYTES
 
 
 class Header(Struct, frozen=True):
@@ -53,7 +55,9 @@ def write(path: str, header: Header, blob: bytes | memoryview, *, durable: bool 
     """
     encoded = msgpack.encode(header)
     head = MAGIC + _LENGTH.pack(len(encoded)) + encoded
-    checksum = _LENGTH.pack(zlib.crc32(blob, zlib.crc32(head)))
+    digest = xxhash.xxh3_128(head)
+    digest.update(blob)
+    checksum = digest.digest()
     temporary = f"{path}.tmp"
     try:
         with open(temporary, "wb", buffering=0) as file:
@@ -70,28 +74,32 @@ def write(path: str, header: Header, blob: bytes | memoryview, *, durable: bool 
     return len(head) + len(blob) + len(checksum)
 
 
-def read(path: str, fingerprint: str | None) -> Image:
+def read(path: str, fingerprint: str | None, *, mapped: bool = False) -> Image:
     """Reads and verifies an image. Raises ENOENT, EIO (damaged) or EINVAL (of another model or format).
 
-    Without a fingerprint an image of any model will do.
+    Without a fingerprint an image of any model will do. `mapped` takes a fifth of the time, but a file that others cut
+    short, or a broken disk, kills the process: it is for workers, and for files of our own.
     """
     try:
         with open(path, "rb", buffering=0) as file:
-            data = memoryview(file.readall())
+            if mapped and os.fstat(file.fileno()).st_size:
+                data = memoryview(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
+            else:
+                data = memoryview(file.readall())
     except FileNotFoundError:
         raise LlmosError(Code.ENOENT, f"no image at {path}") from None
     except OSError as error:
         raise LlmosError(Code.EIO, f"cannot read {path}: {error.strerror}") from error
     if len(data) < _MIN_BYTES or bytes(data[: len(MAGIC)]) != MAGIC:
         raise LlmosError(Code.EIO, f"{path} is not a KV image")
-    if zlib.crc32(data[: -_LENGTH.size]) != _LENGTH.unpack(data[-_LENGTH.size :])[0]:
+    if xxhash.xxh3_128_digest(data[:-_DIGEST_BYTES]) != data[-_DIGEST_BYTES:]:
         raise LlmosError(Code.EIO, f"{path} is damaged: {len(data)} bytes with a wrong checksum")
     header, start = _parse(path, data)
-    if len(data) != start + header.blob_bytes + _LENGTH.size:
+    if len(data) != start + header.blob_bytes + _DIGEST_BYTES:
         raise LlmosError(Code.EIO, f"{path} is damaged: {len(data)} bytes, {header.blob_bytes} of KV expected")
     if fingerprint is not None and header.fingerprint != fingerprint:
         raise LlmosError(Code.EINVAL, f"{path} was made by another model or kernel")
-    return Image(header, data[start : -_LENGTH.size])
+    return Image(header, data[start:-_DIGEST_BYTES])
 
 
 def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:

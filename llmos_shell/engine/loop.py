@@ -21,7 +21,7 @@ from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.types import Reason
 from llmos_shell.engine.sequence import Sequence
 from llmos_shell.engine.speculation import Speculation
-from llmos_shell.engine.table import Table, failed
+from llmos_shell.engine.table import Later, Table, failed
 from llmos_shell.engine.threads import Governor
 
 NEVER = 1 << 30  # steps
@@ -31,14 +31,20 @@ class Loop:
     """All sequences of one worker."""
 
     def __init__(
-        self, engine: Engine, governor: Governor | None = None, speculation: Speculation | None = None
+        self,
+        engine: Engine,
+        governor: Governor | None = None,
+        speculation: Speculation | None = None,
+        later: Later | None = None,
     ) -> None:
         self._engine = engine
         self._info = engine.info
         self._is_end = engine.is_end
-        self._table = Table(engine)
+        self._table = Table(engine, later)
         self._governor = governor
         self.speculation = speculation or Speculation()
+        self.urgent = False
+        """Whether the last step gave somebody a first token."""
         self._pass_seconds = 0.0  # of the shortest step: what a pass over the weights takes
         self._decoding_steps = NEVER  # since the last that had prompts
         self._blocked = False  # nothing can run before the next message
@@ -194,6 +200,7 @@ class Loop:
             if chunk.logits:
                 sampled.append((sequence, chunk))
         rows: list[abi.Row] = []
+        self.urgent = any(sequence.awaited for sequence, _ in sampled)
         if not sampled or logits is None:
             return rows, prefilled, 0
         likeliest = self._likeliest(sampled, logits)
@@ -224,6 +231,7 @@ class Loop:
         if token < 0 or (self._is_end(token) and not sequence.sampling.ignore_eos):
             finished.append(abi.Finished(sequence.seq, Reason.EOS, sequence.finish()))
             return -1
+        sequence.awaited = False
         text, reason = sequence.accept(token)
         rows.append(abi.Row(sequence.seq, token, text, logprob, sequence.text.held))
         if reason is None:

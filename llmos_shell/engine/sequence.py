@@ -55,6 +55,7 @@ class Sequence:
 
     __slots__ = (
         "_vocabulary",
+        "awaited",
         "constraint",
         "ended",
         "greedy",
@@ -86,6 +87,7 @@ class Sequence:
         self.pressed = False  # the daemon was told that it stands at its limit
         self.starved = False  # the pool had no room for it
         self.lookup = Lookup()
+        self.awaited = True  # nothing came of it since `Open` or `Feed`
         self.prompting = True  # no token was sampled yet since `Open` or `Feed`
         self.ended: Reason | None = None  # the turn is over, but that was not yet said
         self.constraint: Constraint | None = None
@@ -103,7 +105,7 @@ class Sequence:
             self.text.push(self._vocabulary.piece(token))
             if constraint is not None:
                 constraint.accept(token)
-        self.prompting = True
+        self.prompting = self.awaited = True
         self.ended = self._over()
 
     def choose(self, logits: npt.NDArray[np.float32]) -> tuple[int, TokenLogprob | None]:

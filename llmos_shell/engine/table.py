@@ -15,6 +15,9 @@ from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.engine import images, neighbours
 from llmos_shell.engine.sequence import Sequence, Vocabulary
 
+Later = Callable[[Callable[[], abi.ToDaemon]], None]
+"""Does something in its own time, and sends the answer."""
+
 FIRST_MOVE_SECONDS = 1e-9
 """What it takes to move one byte of KV to another slot, before that was measured."""
 
@@ -22,8 +25,10 @@ FIRST_MOVE_SECONDS = 1e-9
 class Table:
     """All open sequences of one engine, and the run set in force."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, later: Later | None = None) -> None:
+        """`later` has files written while steps go on; without it they are written at once."""
         self._engine = engine
+        self._later = later
         self._info = engine.info
         self._vocabulary = Vocabulary(engine)
         self._sequences: dict[int, Sequence] = {}
@@ -193,7 +198,7 @@ class Table:
         return "" if usable >= min(source.tokens, len(sequence.tokens)) else f"only {usable} tokens could be copied"
 
     def _fill_from_image(self, sequence: Sequence, path: str) -> str:
-        image = images.read(path, self._info.fingerprint)
+        image = images.read(path, self._info.fingerprint, mapped=True)
         held = len(image.header.tokens)
         usable = images.common_prefix(image.header.tokens, sequence.tokens)
         if usable:
@@ -243,18 +248,17 @@ class Table:
             if not self._info.can_export:
                 raise LlmosError(Code.ENOSYS, "this kernel cannot export KV")
             blob = self._engine.export(sequence.slot) if sequence.kv else b""
-            header = images.Header(
-                images.VERSION,
-                self._info.fingerprint,
-                tuple(sequence.tokens[: sequence.kv]),
-                self._info.layout,
-                self._info.kv_bytes_per_token,
-                len(blob),
-            )
-            size = images.write(message.path, header, blob)
         except LlmosError as error:
             return [abi.Exported(message.seq, message.path, 0, 0, str(error))]
-        return [abi.Exported(message.seq, message.path, sequence.kv, size, seconds=time.perf_counter() - begun)]
+        info, tokens = self._info, tuple(sequence.tokens[: sequence.kv])
+        header = images.Header(
+            images.VERSION, info.fingerprint, tokens, info.layout, info.kv_bytes_per_token, len(blob)
+        )
+        seconds = time.perf_counter() - begun
+        if self._later is None:
+            return [_written(message, header, blob, seconds)]
+        self._later(lambda: _written(message, header, blob, seconds))
+        return []
 
     def _free(self, message: abi.Free) -> list[abi.ToDaemon]:
         sequence = self._sequences.pop(message.seq, None)
@@ -338,3 +342,14 @@ def failed(sequence: Sequence, error: Exception) -> abi.Failed:
     sequence.ended = None
     sequence.release()
     return abi.Failed(sequence.seq, code, text)
+
+
+def _written(message: abi.Export, header: images.Header, blob: bytes | memoryview, seconds: float) -> abi.Exported:
+    """Writes an image that took so long to export."""
+    begun = time.perf_counter()
+    try:
+        size = images.write(message.path, header, blob)
+    except Exception as error:
+        return abi.Exported(message.seq, message.path, 0, 0, str(error) or type(error).__name__)
+    seconds += time.perf_counter() - begun
+    return abi.Exported(message.seq, message.path, len(header.tokens), size, seconds=seconds)

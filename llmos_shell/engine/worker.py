@@ -7,10 +7,10 @@ descriptor of a connected stream socket (one end of a socketpair), on which the 
 
 One thread steps: between two steps it takes all messages that have arrived, and with nothing to run it waits for one.
 A second reads the socket (`channel`), a third answers `Tokenize`, so that a text is read while a step is under way and
-a long one stalls nobody. What steps report goes out at once when somebody may act on it (a prompt's progress, an end,
-pressure), else with the next. End of file or `Close` ends the worker with status 0, end of file also while it loads;
-a failed load or a failed engine ends it with status 1 after `Failed(None)`. SIGINT is ignored: a terminal's Ctrl-C is
-not for workers.
+a long one stalls nobody, and a fourth writes images. What steps report goes out at once when somebody may act on it (a
+prompt's progress, a first token, an end, pressure), else with the next. End of file or `Close` ends the worker with
+status 0, end of file also while it loads; a failed load or a failed engine ends it with status 1 after `Failed(None)`.
+SIGINT is ignored: a terminal's Ctrl-C is not for workers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ import sys
 import threading
 import time
 import traceback
-from queue import SimpleQueue
+from collections.abc import Callable
+from queue import Queue, SimpleQueue
 from typing import Any
 
 from msgspec import structs
@@ -39,6 +40,7 @@ from llmos_shell.engine.threads import Governor
 
 _STATS_SECONDS = 1.0
 _PROGRESS_SECONDS = 0.1
+_PENDING_FILES = 4
 _SWITCH_SECONDS = 0.0005  # how long a step that is over waits for a thread that computes in Python
 
 
@@ -86,11 +88,38 @@ def _load_and_step(load: LoadEngine, channel: Channel) -> int:
     _answer_questions(engine, channel)
     channel.send(abi.Ready(info, time.perf_counter() - begun))
     governor = Governor(engine.info.threads) if engine.info.threads > 1 else None
+    files = _Files(channel)
     try:
-        _steps(engine, Loop(engine, governor), channel, messages)
+        _steps(engine, Loop(engine, governor, later=files.do), channel, messages)
+        files.close()
     finally:
         engine.close()
     return 0
+
+
+class _Files:
+    """A thread that writes files, so that no step waits for one. A few may be pending; who brings more waits."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._jobs: Queue[Callable[[], abi.ToDaemon] | None] = Queue(_PENDING_FILES)
+        self._thread = threading.Thread(target=self._work, name="files", daemon=True)
+        self._thread.start()
+
+    def do(self, job: Callable[[], abi.ToDaemon]) -> None:
+        """Has it done; its answer is sent."""
+        self._jobs.put(job)
+
+    def close(self) -> None:
+        """Returns when all is done."""
+        self._jobs.put(None)
+        self._thread.join()
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            answer = job()
+            with contextlib.suppress(EOFError):  # the file is of use to the daemon's successor, or removed by it
+                self._channel.send(answer)
 
 
 class _Progress:
@@ -136,7 +165,7 @@ def _steps(engine: Engine, loop: Loop, channel: Channel, messages: list[abi.ToWo
             for report in loop.handle(message):
                 channel.send(report)
         for report in loop.step() if loop.ready else ():
-            channel.hold(report, 0.0 if _urgent(report) else loop.hold_seconds)
+            channel.hold(report, 0.0 if loop.urgent or _urgent(report) else loop.hold_seconds)
         stats.tell(idle=not loop.ready)
         if not loop.ready:
             channel.flush()

@@ -9,9 +9,10 @@ import pytest
 from llmos_shell import paths
 from llmos_shell.abi.errors import Code
 from llmos_shell.abi.syscalls import MEM_INFO, PROC_SPAWN, Nothing, Spawn
-from llmos_shell.abi.types import KvState, Reason
-from llmos_shell.testing.clients import code_of, info, run, say, spawn, text_of, wait
+from llmos_shell.abi.types import KvState, Reason, Signal
+from llmos_shell.testing.clients import code_of, info, kill, run, say, spawn, text_of, wait, wait_for_tokens
 from llmos_shell.testing.daemon import write_models
+from llmos_shell.testing.retry import retry_until
 from llmos_shell.testing.scripted import computed
 
 TIGHT = {"pages": 16, "page_tokens": 16, "slots": 8, "end_after": 90}
@@ -117,3 +118,16 @@ def test_prefixes_are_reused_and_then_given_up(client):
     for number in range(6):
         run(client, f"{number} is a prompt of another kind, which needs some pages too <x>")
     assert client.call(MEM_INFO, Nothing()).pools[0].used_pages <= 16
+
+
+@pytest.mark.llmos(models={"roomy": {"pages": 64, "page_tokens": 16, "step_seconds": 0.002}})
+def test_a_stopped_process_keeps_no_more_pages_than_it_needs(client):
+    pid = spawn(client, "go on <x>")
+    wait_for_tokens(client, pid, 20)
+    kill(client, pid, Signal.STOP)
+
+    def is_exact():
+        return client.call(MEM_INFO, Nothing()).pools[0].used_pages <= -(-info(client, pid).context_tokens // 16)
+
+    retry_until(is_exact)
+    kill(client, pid, Signal.KILL)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,8 +11,14 @@ from hypothesis import strategies as st
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.engine import images
 
+Reader = Callable[[str, str | None], images.Image]
 HEADER = images.Header(images.VERSION, "model", (1, 2, 3), "split", 16, 40)
 BLOB = bytes(range(40))
+
+
+@pytest.fixture(params=[False, True], ids=["read", "mapped"])
+def read(request: pytest.FixtureRequest) -> Reader:
+    return partial(images.read, mapped=request.param)
 
 
 @pytest.fixture
@@ -20,41 +28,41 @@ def image(tmp_path: Path) -> Path:
     return path
 
 
-def test_round_trip(image: Path) -> None:
-    read = images.read(str(image), "model")
-    assert (read.header, bytes(read.blob)) == (HEADER, BLOB)
+def test_round_trip(image: Path, read: Reader) -> None:
+    found = read(str(image), "model")
+    assert (found.header, bytes(found.blob)) == (HEADER, BLOB)
     assert [child.name for child in image.parent.iterdir()] == ["image"]
 
 
-def test_every_truncation_is_noticed(image: Path) -> None:
+def test_every_truncation_is_noticed(image: Path, read: Reader) -> None:
     data = image.read_bytes()
     for size in range(len(data)):
         image.write_bytes(data[:size])
         with pytest.raises(LlmosError) as caught:
-            images.read(str(image), "model")
+            read(str(image), "model")
         assert caught.value.code == Code.EIO
 
 
-def test_every_flipped_bit_is_noticed(image: Path) -> None:
+def test_every_flipped_bit_is_noticed(image: Path, read: Reader) -> None:
     data = image.read_bytes()
     for bit in range(8 * len(data)):
         flipped = bytearray(data)
         flipped[bit // 8] ^= 1 << bit % 8
         image.write_bytes(flipped)
         with pytest.raises(LlmosError):
-            images.read(str(image), "model")
+            read(str(image), "model")
 
 
-def test_appended_bytes_are_noticed(image: Path) -> None:
+def test_appended_bytes_are_noticed(image: Path, read: Reader) -> None:
     image.write_bytes(image.read_bytes() + b"x")
     with pytest.raises(LlmosError):
-        images.read(str(image), "model")
+        read(str(image), "model")
 
 
-def test_other_models_and_missing_files_are_refused(image: Path) -> None:
+def test_other_models_and_missing_files_are_refused(image: Path, read: Reader) -> None:
     for path, fingerprint, code in ((image, "other", Code.EINVAL), (image.parent / "none", "model", Code.ENOENT)):
         with pytest.raises(LlmosError) as caught:
-            images.read(str(path), fingerprint)
+            read(str(path), fingerprint)
         assert caught.value.code == code
 
 

@@ -377,6 +377,17 @@ def test_export_without_a_place_is_said(bench: Maker, tmp_path: Path) -> None:
     assert answer.error and answer.bytes == 0
 
 
+def test_the_first_token_of_a_copy_is_urgent_and_the_next_are_not(bench: Maker) -> None:
+    b = bench()
+    b.open(1, "go")
+    b.run((1, 900), steps=3)
+    b.open(2, tuple(b.tokens[1]), turn=3, source=abi.CopyOf(1, len(b.tokens[1]) - 1))
+    b.run((1, 900), (2, 900), steps=1)
+    assert b.loop.urgent
+    b.run(steps=1)
+    assert not b.loop.urgent
+
+
 # -- feeding and cutting
 
 
