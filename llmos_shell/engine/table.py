@@ -145,7 +145,10 @@ class Table:
         sequence.kv = tokens
 
     def _fence(self, message: abi.Fence) -> list[abi.ToDaemon]:
-        return [abi.Fenced(message.id)]
+        if self._later is None:
+            return [abi.Fenced(message.id)]
+        self._later(lambda: abi.Fenced(message.id))  # files that are being written come before
+        return []
 
     def _open(self, message: abi.Open) -> list[abi.ToDaemon]:
         if message.seq in self._sequences:

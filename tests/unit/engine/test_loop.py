@@ -17,7 +17,7 @@ from llmos_shell.abi.engine import Chunk, Constraint
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.types import Sampling
 from llmos_shell.engine.loop import Loop
-from llmos_shell.testing.scripted import BOS, END, ScriptedEngine
+from llmos_shell.testing.scripted import BOS, END, ScriptedEngine, load
 
 Maker = Any  # conftest.BenchMaker
 GREEDY = Sampling(temperature=0)
@@ -386,6 +386,14 @@ def test_the_first_token_of_a_copy_is_urgent_and_the_next_are_not(bench: Maker) 
     assert b.loop.urgent
     b.run(steps=1)
     assert not b.loop.urgent
+
+
+def test_a_fence_is_passed_after_the_files_before_it(tmp_path: Path) -> None:
+    jobs: list[Callable[[], abi.ToDaemon]] = []
+    loop = Loop(load(abi.Load(PROTOCOL, "scripted:")), later=jobs.append)
+    loop.handle(abi.Open(1, (BOS, 1, 2), 3, GREEDY))
+    assert loop.handle(abi.Export(1, str(tmp_path / "image"))) == loop.handle(abi.Fence(7)) == []
+    assert [type(job()) for job in jobs] == [abi.Exported, abi.Fenced]
 
 
 # -- feeding and cutting
