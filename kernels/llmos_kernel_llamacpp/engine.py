@@ -35,7 +35,7 @@ from llmos_kernel_llamacpp.cells import Cells
 from llmos_kernel_llamacpp.grammar import GrammarConstraint
 from llmos_kernel_llamacpp.native import lib, take_errors
 from llmos_kernel_llamacpp.vocabulary import Vocabulary
-from llmos_shell.abi.engine import Chunk, Constraint, Usage, no_matter
+from llmos_shell.abi.engine import Chunk, Constraint, Room, Usage, no_matter, nowhere
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.types import Message
 from llmos_shell.abi.worker import Load, ModelInfo
@@ -216,17 +216,20 @@ class LlamaEngine:
         self._cells.cut(slot, length - discard)
         self._unturned.add(slot)
 
-    def export(self, slot: int) -> memoryview:
+    def export(self, slot: int, room: Room = nowhere) -> memoryview:
         """The state of the sequence, as llama.cpp writes it."""
         if slot in self._unturned:
             raise LlmosError(Code.ENOSYS, "the KV was moved and is not written out before the next step")
         size = lib.llama_state_seq_get_size(self._context, slot)
-        blob = np.empty(size, dtype=np.uint8)
-        pointer = ctypes.cast(blob.ctypes.data, ctypes.POINTER(ctypes.c_uint8))
+        blob = room(size)
+        if blob is None:
+            blob = np.empty(size, dtype=np.uint8).data
+        data = np.frombuffer(blob, dtype=np.uint8)
+        pointer = ctypes.cast(data.ctypes.data, ctypes.POINTER(ctypes.c_uint8))
         written = lib.llama_state_seq_get_data(self._context, pointer, size, slot)
         if written != size:
             raise LlmosError(Code.EIO, f"llama.cpp exported {written} of {size} bytes: {take_errors()}")
-        return blob.data
+        return blob
 
     def restore(self, slot: int, blob: bytes | memoryview, tokens: int) -> None:
         """The opposite of `export`."""

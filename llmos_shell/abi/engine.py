@@ -7,6 +7,7 @@ positions 0…n-1; only `step`, `copy`, `truncate`, `shift`, `restore` and `free
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from msgspec import Struct
@@ -15,7 +16,7 @@ from llmos_shell.abi.types import Message
 from llmos_shell.abi.worker import Load, ModelInfo
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     import numpy as np
     import numpy.typing as npt
@@ -28,6 +29,15 @@ class Chunk(Struct, frozen=True):
     position: int
     tokens: Sequence[int]
     logits: int  # of how many of its last tokens the logits are wanted
+
+
+Room = Callable[[int], "memoryview | None"]
+"""Gives a writable buffer of so many bytes, or None."""
+
+
+def nowhere(size: int) -> memoryview | None:
+    """No place is prepared."""
+    return None
 
 
 class Usage(Struct, frozen=True):
@@ -94,8 +104,11 @@ class Engine(Protocol):
         `export` may raise ENOSYS until the slot took part in a step again.
         """
 
-    def export(self, slot: int) -> bytes | memoryview:
-        """The slot's KV as bytes, for `restore` of an engine with the same fingerprint. ENOSYS without `can_export`."""
+    def export(self, slot: int, room: Room = nowhere) -> bytes | memoryview:
+        """The slot's KV as bytes, for `restore` of an engine with the same fingerprint. ENOSYS without `can_export`.
+
+        An engine that can write them anywhere asks `room` for a place, uses it if there is one, and returns just that.
+        """
 
     def restore(self, slot: int, blob: bytes | memoryview, tokens: int) -> None:
         """Fills an empty slot from `export`ed bytes that hold `tokens` tokens. They were verified by the caller.

@@ -5,6 +5,7 @@ The file format is in `engine.checkpoints`; it is read and written in a thread.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import time
 from array import array
@@ -106,11 +107,17 @@ async def _export(conductor: Conductor, process: Process) -> tuple[str, str]:
 
 
 def _open(path: str) -> int:
-    """A descriptor, so that the file can be read although it may be removed at any time; -1 without a file."""
+    """A descriptor, so that the file can be read although it may be removed at any time; -1 without a file.
+
+    Locked, so that the worker does not use the file for another image once it has no name.
+    """
     try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC) if path else -1
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC) if path else -1
     except OSError:
         return -1
+    if descriptor >= 0:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+    return descriptor
 
 
 def _member(facts: Facts, record: bytes, tokens: array[int], text: str, descriptor: int) -> Member:

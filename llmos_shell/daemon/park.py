@@ -9,6 +9,7 @@ from collections.abc import Collection
 
 from llmos_shell import paths
 from llmos_shell.daemon.instance import private_dir
+from llmos_shell.engine.arenas import SPARE
 
 RAM_SHARE = 0.25
 """Share of the machine's memory that parked images may occupy."""
@@ -45,6 +46,7 @@ def disk_free(folder: str) -> int:
 def clean(keep: Collection[str]) -> None:
     """Makes the folder in RAM, and removes what no living process refers to, on disk as well."""
     private_dir(paths.park_dir())
+    clean_spares()
     for folder in (paths.park_dir(), paths.swap_dir()):
         with contextlib.suppress(OSError):
             for name in os.listdir(folder):
@@ -53,10 +55,25 @@ def clean(keep: Collection[str]) -> None:
                     remove_file(path)
 
 
-def leave() -> None:
-    """Removes the folder in RAM if no image is left in it."""
+def clean_spares(worker: int | None = None) -> None:
+    """Removes what a worker that has ended kept for further images, by its PID on the host; None: what all kept."""
+    folder = _spare_dir()
     with contextlib.suppress(OSError):
-        os.rmdir(paths.park_dir())
+        for name in os.listdir(folder):
+            if worker is None or name.startswith(f"{worker}."):
+                remove_file(os.path.join(folder, name))
+
+
+def leave() -> None:
+    """Removes the folders in RAM if no image is left in them."""
+    clean_spares()
+    for folder in (_spare_dir(), paths.park_dir()):
+        with contextlib.suppress(OSError):
+            os.rmdir(folder)
+
+
+def _spare_dir() -> str:
+    return os.path.join(paths.park_dir(), SPARE)
 
 
 def remove_file(path: str) -> None:

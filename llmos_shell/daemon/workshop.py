@@ -15,6 +15,7 @@ from msgspec import Struct
 from llmos_shell.abi import worker as abi
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.syscalls import WorkerInfo
+from llmos_shell.daemon import park
 from llmos_shell.daemon.link import WorkerLink
 from llmos_shell.daemon.pager import Pager
 from llmos_shell.daemon.process import NO_LIMIT
@@ -156,6 +157,8 @@ class Workshop:
 
     def _lost(self, how: str) -> None:
         last = f" ({self._link.last_lines[-1]})" if self._link is not None and self._link.last_lines else ""
+        if self._link is not None:
+            park.clean_spares(self._link.pid)
         self._link = None
         self._stats, self._rate = None, (0.0, 0, 0.0)
         if self._watch is not None:

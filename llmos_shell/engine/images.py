@@ -5,22 +5,22 @@
 Integers are little-endian. A truncated blob would crash llama.cpp and a flipped bit would load silently, so a reader
 checks length and checksum of the whole file first. XXH3 runs at 30 GB/s where zlib's CRC-32 does 4 and blake2b 0.9 (one
 core, 2026), and images have hundreds of megabytes. It is no protection against an attacker; the folders are private to
-the user.
+the user. Files in RAM are used again and stay mapped, see `arenas`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import mmap
 import os
 import struct
 from collections.abc import Sequence
 from typing import Final
 
 import xxhash
-from msgspec import MsgspecError, Struct, msgpack
+from msgspec import MsgspecError, Struct, msgpack, structs
 
 from llmos_shell.abi.errors import Code, LlmosError
+from llmos_shell.engine.arenas import Arena, Arenas
 
 MAGIC: Final = b"LLMOSKV2"
 VERSION: Final = 2
@@ -53,8 +53,7 @@ def write(path: str, header: Header, blob: bytes | memoryview, *, durable: bool 
     `durable` flushes it to the disk before it gets its name (pointless on tmpfs). Raises ENOSPC or EIO, and leaves
     nothing behind then.
     """
-    encoded = msgpack.encode(header)
-    head = MAGIC + _LENGTH.pack(len(encoded)) + encoded
+    head = _head(header)
     digest = xxhash.xxh3_128(head)
     digest.update(blob)
     checksum = digest.digest()
@@ -69,36 +68,87 @@ def write(path: str, header: Header, blob: bytes | memoryview, *, durable: bool 
     except OSError as error:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
-        code = Code.ENOSPC if error.errno in (28, 122) else Code.EIO
-        raise LlmosError(code, f"cannot write {path}: {error.strerror}") from error
+        raise _failed(path, error) from error
     return len(head) + len(blob) + len(checksum)
 
 
-def read(path: str, fingerprint: str | None, *, mapped: bool = False) -> Image:
+class Draft:
+    """An image in the making: into `room`, if there is any, an engine writes its KV where it stays.
+
+    `room` takes no longer than it must, as steps wait for it; `finish` may be called from another thread.
+    """
+
+    def __init__(self, path: str, header: Header, arenas: Arenas) -> None:
+        """`blob_bytes` of the header need not be known yet."""
+        self._path = path
+        self._header = header
+        self._arenas = arenas
+        self._arena: Arena | None = None
+        self._room: memoryview | None = None
+
+    def room(self, size: int) -> memoryview | None:
+        """Where `size` bytes of KV can be written at once; None where there is no such place."""
+        head = _head(structs.replace(self._header, blob_bytes=size))
+        self._arena = self._arenas.take(len(head) + size + _DIGEST_BYTES)
+        if self._arena is None:
+            return None
+        view = self._arena.view()
+        view[: len(head)] = head
+        self._room = view[len(head) : len(head) + size]
+        return self._room
+
+    def finish(self, blob: bytes | memoryview) -> int:
+        """Gives the image its name; returns its size in bytes. Raises ENOSPC or EIO, and leaves nothing behind then."""
+        arena = self._arena
+        if arena is None or blob is not self._room:
+            self.close()
+            size = write(self._path, structs.replace(self._header, blob_bytes=len(blob)), blob)
+            self._arenas.adopt(self._path)
+            return size
+        view = arena.view()
+        view[-_DIGEST_BYTES:] = xxhash.xxh3_128_digest(view[:-_DIGEST_BYTES])
+        try:
+            self._arenas.publish(arena, self._path)
+        except OSError as error:
+            self.close()
+            raise _failed(self._path, error) from error
+        return len(view)
+
+    def close(self) -> None:
+        """Nothing will come of it."""
+        arena, self._arena, self._room = self._arena, None, None
+        if arena is not None:
+            arena.close()
+
+
+def read(path: str, fingerprint: str | None, arenas: Arenas | None = None) -> Image:
     """Reads and verifies an image. Raises ENOENT, EIO (damaged) or EINVAL (of another model or format).
 
-    Without a fingerprint an image of any model will do. `mapped` takes a fifth of the time, but a file that others cut
-    short, or a broken disk, kills the process: it is for workers, and for files of our own.
+    Without a fingerprint an image of any model will do. With `arenas` the blob is a mapping of the file where that can
+    be, valid until the next image is written.
     """
     try:
-        with open(path, "rb", buffering=0) as file:
-            if mapped and os.fstat(file.fileno()).st_size:
-                data = memoryview(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
-            else:
+        data = arenas.adopt(path) if arenas is not None else None
+        if data is None:
+            with open(path, "rb", buffering=0) as file:
                 data = memoryview(file.readall())
     except FileNotFoundError:
         raise LlmosError(Code.ENOENT, f"no image at {path}") from None
     except OSError as error:
         raise LlmosError(Code.EIO, f"cannot read {path}: {error.strerror}") from error
-    if len(data) < _MIN_BYTES or bytes(data[: len(MAGIC)]) != MAGIC:
+    magic = bytes(data[: len(MAGIC)])
+    if len(data) < _MIN_BYTES or magic[:-1] != MAGIC[:-1]:
         raise LlmosError(Code.EIO, f"{path} is not a KV image")
+    if magic != MAGIC:
+        number = magic[-1:].decode("ascii", "replace")
+        raise LlmosError(Code.EINVAL, f"{path} is an image of format {number}, not {VERSION}")
     if xxhash.xxh3_128_digest(data[:-_DIGEST_BYTES]) != data[-_DIGEST_BYTES:]:
         raise LlmosError(Code.EIO, f"{path} is damaged: {len(data)} bytes with a wrong checksum")
     header, start = _parse(path, data)
     if len(data) != start + header.blob_bytes + _DIGEST_BYTES:
         raise LlmosError(Code.EIO, f"{path} is damaged: {len(data)} bytes, {header.blob_bytes} of KV expected")
     if fingerprint is not None and header.fingerprint != fingerprint:
-        raise LlmosError(Code.EINVAL, f"{path} was made by another model or kernel")
+        raise LlmosError(Code.EINVAL, f"{path} was made by {header.fingerprint}, this is {fingerprint}")
     return Image(header, data[start:-_DIGEST_BYTES])
 
 
@@ -108,6 +158,17 @@ def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
     if tuple(left[:size]) == tuple(right[:size]):
         return size
     return next(index for index in range(size) if left[index] != right[index])
+
+
+def _head(header: Header) -> bytes:
+    """What stands before the KV."""
+    encoded = msgpack.encode(header)
+    return MAGIC + _LENGTH.pack(len(encoded)) + encoded
+
+
+def _failed(path: str, error: OSError) -> LlmosError:
+    code = Code.ENOSPC if error.errno in (28, 122) else Code.EIO
+    return LlmosError(code, f"cannot write {path}: {error.strerror}")
 
 
 def _parse(path: str, data: memoryview) -> tuple[Header, int]:

@@ -74,6 +74,10 @@ class Loop:
         self._blocked = False
         return self._table.handle(message)
 
+    def close(self) -> None:
+        """Gives up what is kept besides the engine."""
+        self._table.close()
+
     def step(self) -> list[abi.ToDaemon]:
         """Computes one step; without anything to compute or to say, returns nothing and `ready` becomes false."""
         begun = time.perf_counter()

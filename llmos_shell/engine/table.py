@@ -13,6 +13,7 @@ from llmos_shell.abi import worker as abi
 from llmos_shell.abi.engine import Engine
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.engine import images, neighbours
+from llmos_shell.engine.arenas import Arenas
 from llmos_shell.engine.sequence import Sequence, Vocabulary
 
 Later = Callable[[Callable[[], abi.ToDaemon]], None]
@@ -31,6 +32,7 @@ class Table:
         self._later = later
         self._info = engine.info
         self._vocabulary = Vocabulary(engine)
+        self._arenas = Arenas()
         self._sequences: dict[int, Sequence] = {}
         self._free_slots = list(range(engine.info.slots))  # in ascending order
         self._awake: list[Sequence] | None = None  # None: to be found again
@@ -55,6 +57,10 @@ class Table:
         """Carries out one message. Raises only when the engine itself failed (EIO)."""
         self._awake = None
         return self._handlers[type(message)](message)
+
+    def close(self) -> None:
+        """Gives up the files kept for further images."""
+        self._arenas.close()
 
     def awake(self) -> list[Sequence]:
         """The sequences of the run set that could compute, in order."""
@@ -201,7 +207,7 @@ class Table:
         return "" if usable >= min(source.tokens, len(sequence.tokens)) else f"only {usable} tokens could be copied"
 
     def _fill_from_image(self, sequence: Sequence, path: str) -> str:
-        image = images.read(path, self._info.fingerprint, mapped=True)
+        image = images.read(path, self._info.fingerprint, self._arenas)
         held = len(image.header.tokens)
         usable = images.common_prefix(image.header.tokens, sequence.tokens)
         if usable:
@@ -247,20 +253,20 @@ class Table:
         if sequence is None:
             return [abi.Exported(message.seq, message.path, 0, 0, "no such sequence is open")]
         begun = time.perf_counter()
-        try:
-            if not self._info.can_export:
-                raise LlmosError(Code.ENOSYS, "this kernel cannot export KV")
-            blob = self._engine.export(sequence.slot) if sequence.kv else b""
-        except LlmosError as error:
-            return [abi.Exported(message.seq, message.path, 0, 0, str(error))]
         info, tokens = self._info, tuple(sequence.tokens[: sequence.kv])
-        header = images.Header(
-            images.VERSION, info.fingerprint, tokens, info.layout, info.kv_bytes_per_token, len(blob)
-        )
+        header = images.Header(images.VERSION, info.fingerprint, tokens, info.layout, info.kv_bytes_per_token, 0)
+        draft = images.Draft(message.path, header, self._arenas)
+        try:
+            if not info.can_export:
+                raise LlmosError(Code.ENOSYS, "this kernel cannot export KV")
+            blob = self._engine.export(sequence.slot, draft.room) if tokens else b""
+        except LlmosError as error:
+            draft.close()
+            return [abi.Exported(message.seq, message.path, 0, 0, str(error))]
         seconds = time.perf_counter() - begun
         if self._later is None:
-            return [_written(message, header, blob, seconds)]
-        self._later(lambda: _written(message, header, blob, seconds))
+            return [_written(message, draft, blob, len(tokens), seconds)]
+        self._later(lambda: _written(message, draft, blob, len(tokens), seconds))
         return []
 
     def _free(self, message: abi.Free) -> list[abi.ToDaemon]:
@@ -347,12 +353,14 @@ def failed(sequence: Sequence, error: Exception) -> abi.Failed:
     return abi.Failed(sequence.seq, code, text)
 
 
-def _written(message: abi.Export, header: images.Header, blob: bytes | memoryview, seconds: float) -> abi.Exported:
-    """Writes an image that took so long to export."""
+def _written(
+    message: abi.Export, draft: images.Draft, blob: bytes | memoryview, tokens: int, seconds: float
+) -> abi.Exported:
+    """Finishes an image that took so long to export."""
     begun = time.perf_counter()
     try:
-        size = images.write(message.path, header, blob)
+        size = draft.finish(blob)
     except Exception as error:
         return abi.Exported(message.seq, message.path, 0, 0, str(error) or type(error).__name__)
     seconds += time.perf_counter() - begun
-    return abi.Exported(message.seq, message.path, len(header.tokens), size, seconds=seconds)
+    return abi.Exported(message.seq, message.path, tokens, size, seconds=seconds)

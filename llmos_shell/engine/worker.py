@@ -89,10 +89,12 @@ def _load_and_step(load: LoadEngine, channel: Channel) -> int:
     channel.send(abi.Ready(info, time.perf_counter() - begun))
     governor = Governor(engine.info.threads) if engine.info.threads > 1 else None
     files = _Files(channel)
+    loop = Loop(engine, governor, later=files.do)
     try:
-        _steps(engine, Loop(engine, governor, later=files.do), channel, messages)
+        _steps(engine, loop, channel, messages)
         files.close()
     finally:
+        loop.close()
         engine.close()
     return 0
 

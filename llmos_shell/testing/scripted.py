@@ -43,7 +43,7 @@ from typing import Any, Literal, NamedTuple, TextIO
 import numpy as np
 import numpy.typing as npt
 
-from llmos_shell.abi.engine import Chunk, Constraint, Usage, no_matter
+from llmos_shell.abi.engine import Chunk, Constraint, Room, Usage, no_matter, nowhere
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.types import Message
 from llmos_shell.abi.worker import Load, ModelInfo
@@ -185,9 +185,14 @@ class ScriptedEngine:
         self._slots[slot] = rest
         self._take(slot, len(rest))
 
-    def export(self, slot: int) -> bytes:
+    def export(self, slot: int, room: Room = nowhere) -> bytes | memoryview:
         """The cells as they are."""
-        return np.array(self._slots[slot], dtype=_CELL).tobytes()
+        cells = np.array(self._slots[slot], dtype=_CELL).tobytes()
+        blob = room(len(cells))
+        if blob is None:
+            return cells
+        blob[:] = cells
+        return blob
 
     def restore(self, slot: int, blob: bytes | memoryview, tokens: int) -> None:
         """Takes the cells as they are: damage that nobody noticed changes the text."""
