@@ -3,7 +3,8 @@
 llama.cpp's threads spin at barriers: on a busy machine two threads can be three times slower than one. So the governor
 watches how much processor time the threads really get, tries another number when they get too little (or, for models
 whose steps are so short that barriers dominate, anyway), and keeps it only if tokens per second went up. A trial that
-failed is repeated after twice the time, so that it never flaps; a trial costs one short window.
+failed is repeated after twice the time, so that it never flaps; a trial costs one short window. More threads are not
+tried while the machine has no processors to spare.
 
 `decide` is pure; `Governor` feeds it measurements.
 """
@@ -25,6 +26,7 @@ GAIN = 1.05  # a trial must be faster by this
 COMPARABLE = 1.3  # tokens per step of two windows may differ by this factor
 FIRST_WAIT = 4  # windows before a trial for which there is no sign but hope
 LONGEST_WAIT = 256
+LEAST_SPARE = 0.5  # of a processor per thread more
 LONGEST_ALARM_WAIT = 64
 
 
@@ -35,6 +37,7 @@ class Window(Struct, frozen=True):
     tokens: int
     engine_seconds: float
     cpu_seconds: float  # processor time of all threads, in `engine_seconds`
+    spare: float | None = None  # processors of the machine that had nothing to do meanwhile; None: not known
 
     @property
     def speed(self) -> float:
@@ -61,6 +64,16 @@ def default_threads() -> int:
     return max(1, len(os.sched_getaffinity(0)))
 
 
+def idle_seconds() -> float | None:
+    """Idle time of all processors of the machine since it was started (proc_stat(5)); None where nobody tells."""
+    try:
+        with open("/proc/stat", encoding="ascii") as file:
+            fields = file.readline().split()
+        return (int(fields[4]) + int(fields[5])) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError):
+        return None
+
+
 def decide(plan: Plan, window: Window) -> Plan:
     """The plan after a window that was measured with `plan.threads`."""
     if plan.baseline is not None:
@@ -83,7 +96,8 @@ def _hopeful(plan: Plan, window: Window) -> int:
     """The number worth trying without an alarm; the present one if none is."""
     threads = plan.threads
     if threads < plan.maximum:
-        return min(plan.maximum, threads + max(1, threads // 2))
+        more = min(plan.maximum - threads, max(1, threads // 2))
+        return threads if window.spare is not None and window.spare < LEAST_SPARE * more else threads + more
     if window.engine_seconds / max(window.steps, 1) < SHORT_STEP_SECONDS:
         return max(1, threads // 2)
     return threads
@@ -111,9 +125,16 @@ class Governor:
     size class has a plan and windows of its own.
     """
 
-    def __init__(self, threads: int, cpu_clock: Callable[[], float] = time.process_time) -> None:
+    def __init__(
+        self,
+        threads: int,
+        cpu_clock: Callable[[], float] = time.process_time,
+        idle_clock: Callable[[], float | None] | None = None,
+    ) -> None:
+        """`idle_clock` tells the idle time of all processors of the machine together, in seconds."""
         self._maximum = threads
         self._clock = cpu_clock
+        self._idle_clock = idle_clock or idle_seconds
         self._cpu = cpu_clock()
         self._meters: dict[int, _Meter] = {}
         self.threads = threads
@@ -135,15 +156,16 @@ class Governor:
         size = tokens.bit_length() // 2
         meter = self._meters.get(size)
         if meter is None:
-            meter = self._meters[size] = _Meter(Plan(self._maximum, self._maximum))
+            meter = self._meters[size] = _Meter(Plan(self._maximum, self._maximum), self._idle_clock)
         return meter
 
 
 class _Meter:
     """The plan and the present window of one size class."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, idle_clock: Callable[[], float | None]) -> None:
         self.plan = plan
+        self._idle_clock = idle_clock
         self._clear()
 
     def record(self, tokens: int, engine_seconds: float, cpu_seconds: float) -> None:
@@ -152,9 +174,18 @@ class _Meter:
         self._seconds += engine_seconds
         self._cpu += cpu_seconds
         if self._seconds >= WINDOW_SECONDS and self._steps >= WINDOW_STEPS:
-            self.plan = decide(self.plan, Window(self._steps, self._tokens, self._seconds, self._cpu))
+            window = Window(self._steps, self._tokens, self._seconds, self._cpu, self._spare())
+            self.plan = decide(self.plan, window)
             self._clear()
+
+    def _spare(self) -> float | None:
+        """Unknown where much of the time was not spent in steps of this size."""
+        idle, wall = self._idle_clock(), time.monotonic() - self._begun
+        if idle is None or self._idle is None or not 0.0 < wall < 2 * self._seconds:
+            return None
+        return (idle - self._idle) / wall
 
     def _clear(self) -> None:
         self._steps = self._tokens = 0
         self._seconds = self._cpu = 0.0
+        self._idle, self._begun = self._idle_clock(), time.monotonic()

@@ -2,7 +2,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from llmos_shell.engine.threads import LONGEST_ALARM_WAIT, LONGEST_WAIT, Governor, Plan, Window, decide, default_threads
+from llmos_shell.engine.threads import (
+    LONGEST_ALARM_WAIT,
+    LONGEST_WAIT,
+    Governor,
+    Plan,
+    Window,
+    decide,
+    default_threads,
+    idle_seconds,
+)
 
 SECONDS = 0.25
 
@@ -54,6 +63,19 @@ def test_trials_become_rare() -> None:
     assert used[-1000:].count(2) <= 1000 // LONGEST_WAIT + 1
 
 
+def test_more_threads_are_not_tried_while_no_processor_is_spare() -> None:
+    window = Window(8, 60, SECONDS, SECONDS, 0.1)
+    plan = Plan(1, 2, wait=1)
+    for _ in range(50):
+        plan = decide(plan, window)
+        assert plan.threads == 1
+    assert decide(plan, Window(8, 60, SECONDS, SECONDS, 0.9)).threads == 2
+
+
+def test_the_machine_tells_its_idle_time() -> None:
+    assert (idle_seconds() or 0.0) > 0.0
+
+
 def test_threads_come_back_when_the_machine_is_idle_again() -> None:
     assert _simulate(Plan(1, 4), 40, _idle)[-1] == 4
 
@@ -80,7 +102,7 @@ class _Machine:
 
     def __init__(self) -> None:
         self.cpu = 0.0
-        self.governor = Governor(2, lambda: self.cpu)
+        self.governor = Governor(2, lambda: self.cpu, lambda: None)
 
     def step(self, tokens: int) -> int:
         threads = self.governor.threads_for(tokens)
