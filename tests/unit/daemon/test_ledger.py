@@ -333,6 +333,22 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ledger.truncate(seq, keep)
         del self.tokens[seq][keep:]
 
+    @precondition(lambda self: len(self.tokens) > len(self.retired))
+    @rule(data=st.data(), keep=st.integers(0, 4), discard=st.integers(1, 6))
+    def shift(self, data: st.DataObject, keep: int, discard: int) -> None:
+        seq, before = self.pick(data, retired=False), self.figures()
+        held = self.tokens[seq]
+        if keep + discard > len(held):
+            with pytest.raises(LlmosError):
+                self.ledger.shift(seq, keep, discard)
+        elif self.ledger.shift(seq, keep, discard):
+            del held[keep : keep + discard]
+            self.scopes[seq] = f"\0{seq}"
+            pages = {page for other in self.tokens if other != seq for page in self.ledger._sequences[other].pages}
+            assert pages.isdisjoint(self.ledger._sequences[seq].pages), "what was moved is shared"
+            return
+        assert self.figures() == before
+
     @precondition(lambda self: self.tokens)
     @rule(data=st.data())
     def release(self, data: st.DataObject) -> None:
