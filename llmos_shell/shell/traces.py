@@ -34,7 +34,8 @@ def trace_events(record: TraceRecord) -> Iterator[dict[str, Any]]:
     last = events[-1].time if events else 0.0
     states: dict[int, TraceEvent] = {}
     workers: dict[str, int] = {}
-    for event in events:
+    ends = _ends_of_steps(events)
+    for index, event in enumerate(events):
         at = event.time - begun
         if event.kind == "spawn":
             yield _meta("thread_name", PROCESSES, event.pid, f"{event.pid} {event.text}")
@@ -49,14 +50,27 @@ def trace_events(record: TraceRecord) -> Iterator[dict[str, Any]]:
             if event.text not in workers:
                 workers[event.text] = len(workers) + 1
                 yield _meta("thread_name", WORKERS, workers[event.text], f"steps of {event.text}")
-            seconds = float(event.args.get("seconds", 0.0))
-            yield _slice("step", WORKERS, workers[event.text], max(0.0, at - seconds), seconds, event.args)
+            end, seconds = max(0.0, ends[index] - begun), float(event.args.get("seconds", 0.0))
+            start = max(0.0, end - seconds)
+            yield _slice("step", WORKERS, workers[event.text], start, end - start, event.args)
         elif event.kind == "decision":
             yield _instant(f"decision {event.text}", WORKERS, 0, at, event.args)
         else:
             yield _instant(event.kind, PROCESSES, event.pid, at, {"text": event.text, **event.args})
     for pid, former in states.items():
         yield _slice(former.text, PROCESSES, pid, former.time - begun, last - former.time, {})
+
+
+def _ends_of_steps(events: tuple[TraceEvent, ...]) -> dict[int, float]:
+    """When each step ended, by its index: news of several come together, but a worker's steps follow on each other."""
+    ends: dict[int, float] = {}
+    begins: dict[str, float] = {}  # of the next step, by worker
+    for index in range(len(events) - 1, -1, -1):
+        event = events[index]
+        if event.kind == "step":
+            ends[index] = min(event.time, begins.get(event.text, event.time))
+            begins[event.text] = ends[index] - float(event.args.get("seconds", 0.0))
+    return ends
 
 
 def _meta(name: str, process: int, track: int, value: str) -> dict[str, Any]:
