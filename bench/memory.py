@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from ours import Llmos
+from peer import LlamaServer
 from throughput import random_prompt
 
 from llmos_shell.abi import PROTOCOL
@@ -21,7 +22,10 @@ from llmos_shell.abi.worker import Load
 FORKS = 8
 CONVERSATIONS = 100
 NEW_TOKENS = 32
+CONTEXT = 320
 ROUNDS = 15
+STEPS = 16
+SETTLE_SECONDS = 0.3
 
 
 def measure(model: Path, threads: int) -> list[str]:
@@ -53,28 +57,43 @@ def _forks(ours: Llmos, tokens: int) -> list[str]:
             next(stream)
         return info(pid).first_token_seconds or 0.0
 
-    again, forked, pages = [], [], []
+    def at_rest() -> sc.WorkerInfo:
+        """The figures of the worker when it has nothing to do."""
+        steps = -1
+        while (worker := ours.worker()).steps != steps:
+            steps = worker.steps
+            time.sleep(SETTLE_SECONDS)
+        return worker
+
+    again, forked, pages, steps = [], [], [], []
     for _ in range(3):
         source = start()
         again.append(first(source))
         client.call(sc.PROC_KILL, sc.Kill(source, Signal.STOP))
+        before = at_rest()
         one = info(source).resident_pages
         used = client.call(sc.MEM_INFO, sc.Nothing()).pools[0].used_pages
         child = client.call(sc.PROC_FORK, sc.Fork(source)).pids[0]
         forked.append(first(child))
+        while info(child).generated_tokens < info(source).generated_tokens + STEPS:
+            time.sleep(SETTLE_SECONDS / 10)
         client.call(sc.PROC_KILL, sc.Kill(child, Signal.STOP))
+        after = at_rest()
+        steps.append((after.step_seconds - before.step_seconds) / (after.steps - before.steps))
         others = client.call(sc.PROC_FORK, sc.Fork(source, FORKS - 1)).pids
         for pid in others:
             first(pid)
             client.call(sc.PROC_KILL, sc.Kill(pid, Signal.STOP))
+        at_rest()
         pages.append((one + client.call(sc.MEM_INFO, sc.Nothing()).pools[0].used_pages - used) / one)
         for pid in (source, child, *others):
             client.call(sc.PROC_KILL, sc.Kill(pid, Signal.KILL))
-    before, after = statistics.median(again), statistics.median(forked)
+    reading, copying, step = statistics.median(again), statistics.median(forked), statistics.median(steps)
     return [
         f"| fork at {tokens} tokens, to the first token, against reading again "
-        f"| {1000 * after:.1f} ms against {1000 * before:.0f} ms: {before / after:.0f} times faster "
+        f"| {1000 * copying:.1f} ms against {1000 * reading:.0f} ms: {reading / copying:.0f} times faster "
         "| ≥ 50 times at 4k |",
+        f"| … against one step there | {1000 * copying:.1f} ms against {1000 * step:.1f} ms | ≤ 1 step + 1 ms |",
         f"| {FORKS} forks of {tokens}: pages | {statistics.median(pages):.2f} times those of one | ≤ 1.1 times |",
     ]
 
@@ -136,7 +155,7 @@ def _overcommit(model: Path, threads: int) -> list[str]:
     prompts = [random_prompt(rng) for _ in range(CONVERSATIONS)]
     rates, texts = [], []
     for slots in (CONVERSATIONS, CONVERSATIONS // 10):
-        with Llmos(model, slots=slots, threads=threads, context=320, layout="split") as ours:
+        with Llmos(model, slots=slots, threads=threads, context=CONTEXT, layout="split") as ours:
             ours.generate(prompts[:2], 8)  # warms up
             seconds = ours.generate(prompts, NEW_TOKENS)
             rows = [row for row in ours.client.call(sc.PROC_LIST, sc.List(all=True)) if row.generated_tokens]
@@ -150,4 +169,21 @@ def _overcommit(model: Path, threads: int) -> list[str]:
         f"| {CONVERSATIONS}, {equal} | all |",
         f"| … throughput against a pool that holds all | {rates[1]:.0f} against {rates[0]:.0f} tok/s: "
         f"{rates[1] / rates[0]:.2f} times | ≥ 0.75 times |",
+        *_peers_overcommit(model, threads, prompts),
     ]
+
+
+def _peers_overcommit(model: Path, threads: int, prompts: list[str]) -> list[str]:
+    """The same on llama-server's engine with a pool of the same size: as slots for ten, and shared by all."""
+    lines = []
+    for slots, unified in ((CONVERSATIONS // 10, False), (CONVERSATIONS, True)):
+        pool = CONVERSATIONS // 10 * CONTEXT
+        peer = LlamaServer(model, slots=slots, unified=unified, threads=threads, context=pool // slots)
+        seconds, failures = peer.attempt(prompts, NEW_TOKENS)
+        peer.close()
+        done = len(prompts) - len(failures)
+        how = "shared by all" if unified else f"in {slots} slots, the others waiting in line"
+        lines.append(
+            f"| … llama-server, the same pool {how}: finished | {done}, {done * NEW_TOKENS / seconds:.0f} tok/s | |"
+        )
+    return lines

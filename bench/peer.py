@@ -34,6 +34,13 @@ class LlamaServer:
 
     def generate(self, prompts: list[str], tokens: int) -> float:
         """Generates `tokens` tokens for all prompts at once; returns the seconds it took."""
+        seconds, failures = self.attempt(prompts, tokens)
+        if failures:
+            raise RuntimeError(f"{len(failures)} of {len(prompts)} requests failed: {failures[0]}")
+        return seconds
+
+    def attempt(self, prompts: list[str], tokens: int) -> tuple[float, list[str]]:
+        """The same; also returns what was said to those that failed."""
         failures: list[str] = []
         threads = [threading.Thread(target=self._one, args=(prompt, tokens, failures)) for prompt in prompts]
         start = time.perf_counter()
@@ -41,10 +48,7 @@ class LlamaServer:
             thread.start()
         for thread in threads:
             thread.join()
-        seconds = time.perf_counter() - start
-        if failures:
-            raise RuntimeError(f"{len(failures)} of {len(prompts)} requests failed: {failures[0]}")
-        return seconds
+        return time.perf_counter() - start, failures
 
     def stream(self, prompt: str, tokens: int, note: Callable[[], None]) -> None:
         """Generates for one prompt, and calls `note` whenever a piece of text comes."""
