@@ -14,7 +14,7 @@ from llmos_shell.abi.types import Signal
 from llmos_shell.testing.clients import info, kill, run, spawn, text_of
 from llmos_shell.testing.retry import retry_until
 
-COUNT, ROUNDS = 12, 60
+COUNT, MOST_DISTURBANCES = 12, 40
 TIGHT = {"end_after": 60, "pages": 16, "slots": 6, "step_seconds": 0.002}
 
 
@@ -39,6 +39,12 @@ def disturb(client, pids, chance):
         assert error.code == Code.ESRCH
 
 
+def disturb_often(client, pids, chance):
+    """Up to a few dozen disturbances."""
+    for _ in range(chance.randrange(5, MOST_DISTURBANCES)):
+        disturb(client, pids, chance)
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize("seed", range(1, 1 + int(os.environ.get("LLMOS_SOAK", "2"))))
 @pytest.mark.llmos(models={"tight": TIGHT})
@@ -48,16 +54,17 @@ def test_storm(daemon, seed):
     with daemon.connect() as client:
         alone = [run(client, prompt, **options(n)) for n, prompt in enumerate(prompts)]
         pids = [spawn(client, prompt, nice=n % 5 - 2, **options(n)) for n, prompt in enumerate(prompts)]
-        for turn in range(ROUNDS):
-            disturb(client, pids, chance)
-            if turn in (15, 30):
+    for victim in chance.sample(["worker", "worker", "daemon", "daemon"], 4):
+        with daemon.connect() as client:
+            disturb_often(client, pids, chance)
+            if victim == "worker":
                 workers = retry_until(lambda: client.call(SYS_STATUS, Nothing()).workers)
                 os.kill(workers[0].pid, signal.SIGKILL)
-    daemon.kill()
-    daemon.start()
+        if victim == "daemon":
+            daemon.kill()
+            daemon.start()
     with daemon.connect() as client:
-        for _ in range(ROUNDS):
-            disturb(client, pids, chance)
+        disturb_often(client, pids, chance)
         for pid in pids:
             if info(client, pid).exit is None:
                 kill(client, pid, Signal.CONT)
