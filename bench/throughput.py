@@ -1,14 +1,16 @@
 """Aggregate tokens/s at N = 1, 8, 32, 64 beside llama-server's engine, and the step loop's own overhead, in one run.
 
-Every figure is the median of alternating rounds (ours, split peer, unified peer, ours, …) on a model with random
-weights that this benchmark makes itself. A run's tokens/s are the generated tokens over the whole time, prefill
-included. Both sides get the same prompts, slots, context and number of threads.
+Every figure is the median of alternating rounds (ours, split peer, unified peer, ours, …), eight times as many for a
+lone sequence as for several, on a model with random weights that this benchmark makes itself. A run's tokens/s are the
+generated tokens over the whole time, prefill included. Both sides get the same prompts, slots, context and number of
+threads.
 """
 
 from __future__ import annotations
 
 import random
 import statistics
+import time
 from pathlib import Path
 
 from ours import Llmos
@@ -18,6 +20,7 @@ CONTEXT = 512
 SLOTS = 64
 PROMPT_TOKENS = 256
 NEW_TOKENS = 64
+PAUSE_SECONDS = 0.1  # until the threads of whoever was measured before have stopped to spin at their last barrier
 COUNTS = (1, 8, 32, 64)
 TARGETS = {1: 1.0, 8: 1.3, 32: 1.5, 64: 1.5}
 
@@ -45,9 +48,10 @@ def measure(
         sides = {"ours": ours, **peers}
         for count in counts:
             rates: dict[str, list[float]] = {name: [] for name in sides}
-            for turn in range(rounds + 1):
+            for turn in range(rounds * max(1, 8 // count) + 1):  # short runs vary more
                 for name, side in sides.items():
                     prompts = [random_prompt(rng) for _ in range(count)]
+                    time.sleep(PAUSE_SECONDS)
                     before = ours.worker()
                     seconds = side.generate(prompts, NEW_TOKENS)
                     if turn:  # the first round warms up
