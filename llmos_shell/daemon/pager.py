@@ -279,12 +279,10 @@ class Pager:
         """Takes the KV out of the worker: to an image where that can be done and pays, else it is dropped."""
         seq = process.seq
         assert seq is not None
-        held = self.ledger.length(seq)
+        unconfirmed = seq in self._expected  # the worker may be further than is known here
+        held = len(process.tokens) if unconfirmed else self.ledger.length(seq)
         self.ledger.release(seq)
-        size = held * self.info.kv_bytes_per_token
-        can = self.info.can_export and held > 0 and seq not in self._expected
-        pays = can and self._core.costs.keeps(size, held, self._conductor.planner.prefill_rate, disk=False)
-        if pays and self._core.swap.tiers.reserve(process.pid, size):
+        if held and self.info.can_export and self._image_pays(process, held):
             process.leaving, process.leaving_to = True, self._core.swap.new_path(process)
             self._conductor.send(abi.Export(seq, process.leaving_to))
             self._conductor.send(abi.Free(seq))
@@ -292,9 +290,16 @@ class Pager:
         else:
             self._conductor.send(abi.Free(seq))
             self._unbind(process)
-            if held and not process.image:
+            if held and not unconfirmed:
                 self._core.counts.dropped += 1
                 self._core.counts.dropped_tokens += held
+
+    def _image_pays(self, process: Process, held: int) -> bool:
+        """Whether an image of so many tokens is worth it and has room; a former one stays until it is there."""
+        size = held * self.info.kv_bytes_per_token
+        if not self._core.costs.keeps(size, held, self._conductor.planner.prefill_rate, disk=False):
+            return False
+        return bool(process.image) or self._core.swap.tiers.reserve(process.pid, size)
 
     def snapshot(self, process: Process) -> asyncio.Future[str] | None:
         """Has the worker write the process's KV to `process.leaving_to` and go on; None where it cannot.
@@ -331,16 +336,26 @@ class Pager:
             remove_file(message.path)
             return
         self._unbind(process)
-        if message.error:
-            self._core.swap.tiers.release(process.pid)
-            self._core.events.warning("memory", f"its KV was not parked: {message.error}", process.pid)
+        if message.error or message.tokens <= process.computed:
+            self._no_image(process, message)
             return
-        counts = self._core.counts
+        counts, former = self._core.counts, process.image
         counts.parked += 1
         counts.parked_bytes += message.bytes
         self._core.costs.note(Path.EXPORT, message.bytes, message.seconds)
         self._core.swap.took(process, message.path, message.bytes, message.tokens)
         self._core.save(process)
+        if former:
+            remove_file(former)
+
+    def _no_image(self, process: Process, message: abi.Exported) -> None:
+        """There is none, or it holds no more than what is kept already."""
+        if not process.image:
+            self._core.swap.tiers.release(process.pid)
+        if message.error:
+            self._core.events.warning("memory", f"its KV was not parked: {message.error}", process.pid)
+        else:
+            remove_file(message.path)
 
     def forget(self, process: Process, *, cache: bool) -> None:
         """A process has ended: its KV stays as a cached prefix, or goes."""
@@ -372,7 +387,8 @@ class Pager:
             if process.leaving:  # the image is not there, or perhaps in part
                 remove_file(process.leaving_to)
                 remove_file(process.leaving_to + TEMPORARY)
-                self._core.swap.tiers.release(process.pid)
+                if not process.image:
+                    self._core.swap.tiers.release(process.pid)
             self._unbind(process)
         self.bound.clear()
         self._expected.clear()

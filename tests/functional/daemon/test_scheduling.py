@@ -118,6 +118,25 @@ def test_no_token_is_computed_twice(counter, daemon, policy):
         assert sum(row.tokens for row in rows) == prompts + 4 * 59
 
 
+def test_what_was_copied_for_a_process_preempted_before_it_began_is_not_computed_again(llmos_home, tmp_path, daemon):
+    counter = tmp_path / "counter"
+    write_models(llmos_home, pair={"slots": 2, "step_seconds": 0.2, "pages": 64, "counter": str(counter)})
+    context = "what all of them begin with, and that is rather a lot of words to read "
+    with daemon.connect() as client:
+        client.call(SCHED_SET, PolicyName("priority"))
+        first = spawn(client, context + "first", nice=5, limits=Limits(tokens=8))
+        wait_for_tokens(client, first, 2)
+        pids = [
+            spawn(client, prompt, nice=nice, limits=Limits(tokens=2))
+            for prompt, nice in ((context + "second", 6), ("third", -5), ("fourth", -5))
+        ]
+        for pid in (first, *pids):
+            text_of(client, pid)
+        rows = computed(str(counter))
+        assert len({row.digest for row in rows}) == len(rows)
+        assert info(client, pids[0]).reused_tokens >= 64
+
+
 @pytest.mark.llmos(models=NARROW)
 def test_parameters_are_checked_shown_and_kept(client, daemon):
     shown = client.call(SCHED_SET, PolicyName("rr", {"quantum": 2.5}))
