@@ -50,7 +50,7 @@ def beside_a_hog(model: Path, threads: int, rounds: int) -> list[str]:
     rng = random.Random(1)
     peer = LlamaServer(model, slots=SLOTS, unified=False, threads=threads, context=CONTEXT)
     rates: dict[str, list[float]] = {"ours": [], "llama-server": []}
-    with Llmos(model, slots=SLOTS, threads=threads, context=CONTEXT) as ours, _hog():
+    with Llmos(model, slots=SLOTS, threads=threads, context=CONTEXT) as ours, hog():
         sides = {"ours": ours, "llama-server": peer}
         for turn in range(rounds + 1):
             for name, side in sides.items():
@@ -135,10 +135,11 @@ def _p95(values: list[float]) -> float:
 
 
 @contextlib.contextmanager
-def _hog() -> Iterator[None]:
-    hog = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+def hog() -> Iterator[None]:
+    """A process that keeps one processor busy."""
+    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     try:
         yield
     finally:
-        hog.kill()
-        hog.wait()
+        process.kill()
+        process.wait()

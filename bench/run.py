@@ -26,6 +26,7 @@ TITLES = {
     "interactive": "A prompt of 16 tokens while 64 jobs run on 8 slots: time to first token (15 M parameters)",
     "stalls": "A prompt of 4,000 tokens beside 4 streams that are read: token intervals (110 M parameters)",
     "hog": "Throughput of 8 streams beside a process that keeps one processor busy (15 M parameters)",
+    "governor": "The thread governor beside fixed numbers of threads (random weights, Q8_0)",
     "scheduling": "Scheduling",
     "memory": "Memory of processes: forks, parking, far more conversations than pool (15 M parameters)",
     "startup": "Start-up",
@@ -34,7 +35,7 @@ TITLES = {
 }
 """The sections by name, in their order."""
 
-REPEATED = frozenset({"throughput", "large", "hog", "startup", "language"})
+REPEATED = frozenset({"throughput", "large", "hog", "governor", "startup", "language"})
 """Those that measure everything `--rounds` times; the others run once."""
 
 
@@ -51,6 +52,7 @@ def main() -> None:
         "interactive": lambda: _interactive(options.threads),
         "stalls": lambda: _stalls(options.threads),
         "hog": lambda: _hog(options.threads, options.rounds),
+        "governor": lambda: _governor(options.threads, options.rounds),
         "scheduling": _scheduling,
         "memory": lambda: _memory(options.threads),
         "startup": lambda: _startup(options.rounds),
@@ -129,6 +131,13 @@ def _hog(threads: int, rounds: int) -> list[str]:
 
     with _small_model() as model:
         return busy.beside_a_hog(model, threads, rounds)
+
+
+def _governor(threads: int, rounds: int) -> list[str]:
+    import governor
+
+    with _small_model() as small, _large_model() as large:
+        return governor.measure({"15 M": small, "110 M": large}, threads, rounds)
 
 
 def _memory(threads: int) -> list[str]:
