@@ -32,6 +32,7 @@ import numpy.typing as npt
 from llmos_kernel_llamacpp import loading, planning, steady
 from llmos_kernel_llamacpp.batch import Batch, LogitsView
 from llmos_kernel_llamacpp.cells import Cells
+from llmos_kernel_llamacpp.flag import AbortFlag
 from llmos_kernel_llamacpp.grammar import GrammarConstraint
 from llmos_kernel_llamacpp.native import lib, take_errors
 from llmos_kernel_llamacpp.vocabulary import Vocabulary
@@ -40,6 +41,8 @@ from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.types import Message
 from llmos_shell.abi.worker import Load, ModelInfo
 from llmos_shell.engine.templates import ChatTemplate, render_plain
+
+_ABORTED = 2  # what `llama_decode` returns, as in llama.h
 
 
 def load(spec: Load, progress: Callable[[int, int], bool] = no_matter) -> LlamaEngine:
@@ -69,6 +72,7 @@ class LlamaEngine:
         self._template = self._load_template()
         self._context, max_batch = loading.new_context(model, spec, plan, threads)
         self._memory = lib.llama_get_memory(self._context)
+        self._abort = AbortFlag(self._context)
         self._split = plan.layout == "split"
         self._cuttable = not (lib.llama_model_is_recurrent(model) or lib.llama_model_is_hybrid(model))
         self._deterministic = planning.options_of(spec).deterministic
@@ -100,6 +104,7 @@ class LlamaEngine:
             gpu=spec.gpu_layers != 0 and bool(lib.llama_supports_gpu_offload()),
             most_guesses=loading.MOST_GUESSES if self._can_guess(spec) else 0,
             can_shift=self._can_shift(spec),
+            can_interrupt=self._cuttable and spec.gpu_layers == 0,
             mixes=spec.gpu_layers != 0,  # on a CPU see `step`
             longest_piece_bytes=self._vocabulary.longest_piece(),
             description=_description(model),
@@ -127,6 +132,7 @@ class LlamaEngine:
         CPU, from 64 rows on, tiles of attention go through all cells that any of their rows attends to: 16 decoding
         rows beside a chunk of 64 took 280 ms, apart 39 and 82 (110 M parameters, 4,096 cells). So prompts go apart.
         """
+        self._abort.clear()
         if self._deterministic:
             return self._steady_step(chunks)
         if not self._split:
@@ -140,7 +146,7 @@ class LlamaEngine:
 
     def _plain_step(self, chunks: Sequence[Chunk]) -> npt.NDArray[np.float32]:
         rows = self._batch.fill(chunks)
-        self._decode()
+        self._decode(chunks)
         lengths = self._cells.lengths
         for chunk in chunks:
             lengths[chunk.slot] = chunk.position + len(chunk.tokens)
@@ -153,7 +159,7 @@ class LlamaEngine:
         found: dict[int, npt.NDArray[np.float32]] = {}
         for pieces in steady.calls(chunks, self._least_rows):
             rows = self._batch.fill_pieces(pieces)
-            self._decode()
+            self._decode(chunks)
             logits, first = self._logits.get(self._context, rows), 0
             for piece in pieces:
                 if piece.chunk >= 0:
@@ -166,8 +172,18 @@ class LlamaEngine:
             return self._logits.get(self._context, 0)
         return np.stack([found[index] for index in sorted(found)])
 
-    def _decode(self) -> None:
+    def interrupt(self) -> None:
+        """Ends the present `llama_decode` after the operation it is at."""
+        self._abort.set()
+
+    def _decode(self, chunks: Sequence[Chunk]) -> None:
+        """Computes the batch, which is a part of a step's `chunks`."""
         status = lib.llama_decode(self._context, self._batch.native)
+        if status == _ABORTED:
+            for chunk in chunks:  # micro-batches that were finished stay otherwise
+                lib.llama_memory_seq_rm(self._memory, chunk.slot, chunk.position, -1)
+                self._cells.cut(chunk.slot, min(chunk.position, self._cells.lengths[chunk.slot]))
+            raise LlmosError(Code.EINTR, "the step was interrupted")
         if status == 1:
             raise LlmosError(Code.ENOMEM, f"no room for a step in the KV pool of {self._total_cells} tokens")
         if status:

@@ -24,6 +24,8 @@ lib: Any = _lib
 _ERROR, _CONTINUATION = 4, 5  # ggml_log_level as in ggml.h
 _last_errors: list[str] = []
 _last_level = 0
+silent = False
+"""Drops errors too: those of a computation that was ended on purpose."""
 
 
 def _log(level: int, text: bytes | None, _: object) -> None:
@@ -31,7 +33,7 @@ def _log(level: int, text: bytes | None, _: object) -> None:
     global _last_level
     if level != _CONTINUATION:
         _last_level = level
-    if _last_level != _ERROR or not text:
+    if _last_level != _ERROR or not text or silent:
         return
     line = text.decode("utf-8", "replace")
     sys.stderr.write(line)

@@ -64,7 +64,7 @@ class Constraint(Protocol):
 
 
 class Engine(Protocol):
-    """One loaded model. One thread calls it, but for `tokenize` and `render`: another may, also during a `step`."""
+    """One loaded model. One thread calls it; others may call `tokenize`, `render`, `interrupt`, during a `step` too."""
 
     info: ModelInfo
 
@@ -88,7 +88,13 @@ class Engine(Protocol):
 
         Returns logits of shape [sum of `logits` over the chunks, vocabulary], in the order of the chunks, valid until
         the next call; more than one of a chunk is asked for within `info.most_guesses` only. Raises ENOMEM when the
-        pool has no room (nothing changed), EIO when the engine failed.
+        pool has no room and EINTR when it was interrupted (nothing changed), EIO when the engine failed.
+        """
+
+    def interrupt(self) -> None:
+        """Has the step that is under way end soon, as if it had not begun; later ones are not concerned.
+
+        Only called with `can_interrupt`.
         """
 
     def copy(self, source: int, target: int, tokens: int) -> None:

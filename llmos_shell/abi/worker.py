@@ -120,6 +120,13 @@ class Run(Struct, frozen=True, tag="run"):
     prefill_spacing: int = 1
 
 
+class Interrupt(Struct, frozen=True, tag="interrupt"):
+    """What follows cannot wait for the step under way: it is given up, and computed again later. With `can_interrupt`.
+
+    Acted upon as it arrives, before messages that were sent before it.
+    """
+
+
 class Export(Struct, frozen=True, tag="export"):
     """Writes a sequence's KV and tokens to an image file. Answered by `Exported`."""
 
@@ -186,6 +193,7 @@ class ModelInfo(Struct, frozen=True):
     can_constrain: bool = False
     most_guesses: int = 0  # logits a step can give beyond one per sequence, of an engine that can truncate
     can_shift: bool = False  # move KV to other positions
+    can_interrupt: bool = False  # end a step early, within a fraction of what it takes
     mixes: bool = True  # a step of prompts and decoding rows takes no longer than one of each
     has_gradients: bool = False
     gpu: bool = False  # computes on a GPU, at least in part
@@ -312,5 +320,5 @@ class Stats(Struct, frozen=True, tag="stats"):
     right_tokens: int = 0  # of these, those that were generated
 
 
-ToWorker = Load | Tokenize | Fence | Open | Feed | Run | Export | Free | Truncate | Shift | Close
+ToWorker = Load | Tokenize | Fence | Open | Feed | Run | Interrupt | Export | Free | Truncate | Shift | Close
 ToDaemon = Hello | LoadProgress | Ready | Tokens | Fenced | Opened | Step | Exported | Failed | Stats

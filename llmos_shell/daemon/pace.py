@@ -20,6 +20,9 @@ STEP_STRETCH = 0.4
 STEP_SECONDS = 0.2
 """How long a step of prompts may take that no reader waits for, so that others are let in soon."""
 
+LEAST_CHUNK = 64
+"""Prompt tokens such a step has at least where it can be interrupted: smaller ones cost up to twice as much a token."""
+
 LEAST_SPACING = 24
 """Tokens that readers should get between two pauses, so that reading flows; pauses grow for it."""
 
@@ -82,7 +85,7 @@ class Pace:
         """Prompt tokens per second; 0 when none were measured."""
         return self._alone or self._beside
 
-    def prefill(self, decoding: int, most: int, mixes: bool) -> Prefill:
+    def prefill(self, decoding: int, most: int, mixes: bool, can_interrupt: bool = False) -> Prefill:
         """What prompts may have beside `decoding` rows that are read by somebody, at most `most` tokens per step."""
         usual = self._usual(decoding) if decoding else 0.0
         spacing = 1
@@ -92,7 +95,8 @@ class Pace:
             seconds = min(PAUSE_SECONDS, max(STEP_SECONDS, LEAST_SPACING * STRETCH * usual))
             wanted = int(self._alone * seconds) if self._alone else FIRST_BUDGET
             spacing = ceil(seconds / (STRETCH * usual)) if usual else 1
-        return Prefill(min(max(MIN_BUDGET, _rounded(wanted)), most), spacing)
+        least = LEAST_CHUNK if can_interrupt and not decoding else MIN_BUDGET
+        return Prefill(min(max(least, _rounded(wanted)), most), spacing)
 
     def _usual(self, rows: int) -> float:
         """Seconds of a step that decodes so many rows and nothing else; 0 while no such step is known."""

@@ -107,6 +107,7 @@ class Planner:
             order = running
         chosen = self._grow(pager, order)
         stopped = [process for pid, process in self._running.items() if pid not in chosen and process.stopped]
+        self._interrupt_for(chosen)
         self._note(chosen)
         scheduling.note_wants(conductor)
         self.paused = not scheduling.may_compute(conductor)
@@ -118,6 +119,15 @@ class Planner:
             conductor.send(run)
         for process in stopped:  # the worker may still be computing with what was granted
             conductor.tokenizer.fence(partial(self._trim, pager, process))
+
+    def _interrupt_for(self, chosen: dict[int, Process]) -> None:
+        """Ends a long step of prompts that nobody waits for when somebody comes who is waited for."""
+        info = self._conductor.workshop.info
+        waited = any(process.foreground and pid not in self._running for pid, process in chosen.items())
+        if waited and info is not None and info.can_interrupt:
+            prompts = [process for process in self._running.values() if len(process.tokens) <= process.turn_start]
+            if prompts and not any(process.foreground for process in prompts):
+                self._conductor.send(abi.Interrupt())
 
     def _trim(self, pager: Pager, process: Process) -> None:
         if pager is self._conductor.workshop.pager and process.stopped and not process.running and process.resident:
@@ -178,7 +188,7 @@ class Planner:
         decoding = [process for process in running if len(process.tokens) > process.turn_start]
         if not any(process.readers for process in decoding):  # else who is not read decodes with the others
             decoding = []
-        prefill = self._pace.prefill(len(decoding), info.max_batch, info.mixes)
+        prefill = self._pace.prefill(len(decoding), info.max_batch, info.mixes, info.can_interrupt)
         if self._sent is not None and not prefill.differs(_prefill_of(self._sent)):
             prefill = _prefill_of(self._sent)
         if any(p.foreground and p.prefill is None and len(p.tokens) <= p.turn_start for p in running):

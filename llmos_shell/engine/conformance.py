@@ -10,6 +10,7 @@ context. Batch shapes change floating point a little, so logits are compared wit
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -27,6 +28,34 @@ from llmos_shell.engine.templates import answer
 Logits = npt.NDArray[np.float32]
 
 CONVERSATION = (Message("user", "hello there"), Message("assistant", "hi"), Message("user", "how are you?"))
+
+
+@contextmanager
+def interrupting(engine: Engine) -> Iterator[None]:
+    """Another thread interrupts the engine all the time."""
+    over = threading.Event()
+
+    def interrupt() -> None:
+        while not over.is_set():
+            engine.interrupt()
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def interrupted(step: Callable[[], object]) -> bool:
+    """Whether a step was."""
+    try:
+        step()
+    except LlmosError as error:
+        assert error.code == Code.EINTR
+        return True
+    return False
 
 
 class EngineConformance:
@@ -161,6 +190,24 @@ class EngineConformance:
             expected = self._fresh_logits(engine, prompt)
             engine.set_threads(1)
             self._same(self._fresh_logits(engine, prompt), expected)
+
+    def test_an_interrupted_step_was_never_begun(self) -> None:
+        """It ends as it would, or changes nothing; what was asked before a step began does not concern it."""
+        with self._engine() as engine:
+            if not engine.info.can_interrupt:
+                return
+            prompt = self._prompt(engine, 1, min(96, engine.info.max_batch))
+            first = len(prompt) // 3
+            expected = self._fresh_logits(engine, prompt)
+            engine.step([Chunk(0, 0, prompt[:first], False)])
+            with interrupting(engine):
+                for _ in range(20):
+                    if interrupted(lambda: engine.step([Chunk(0, first, prompt[first:], True)])):
+                        assert engine.usage().used_tokens == first
+                    else:
+                        engine.truncate(0, first)
+            engine.interrupt()
+            self._same(engine.step([Chunk(0, first, prompt[first:], True)])[0], expected)
 
     # -- copy, truncate, export, restore, free
 

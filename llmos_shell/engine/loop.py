@@ -25,6 +25,7 @@ from llmos_shell.engine.table import Later, Table, failed
 from llmos_shell.engine.threads import Governor
 
 NEVER = 1 << 30  # steps
+LEAST_CHUNK = 8  # prompt tokens that a step computes even when longer ones are interrupted time and again
 
 
 class Loop:
@@ -47,7 +48,9 @@ class Loop:
         """Whether the last step gave somebody a first token."""
         self._pass_seconds = 0.0  # of the shortest step: what a pass over the weights takes
         self._decoding_steps = NEVER  # since the last that had prompts
+        self._most_prompt = NEVER  # tokens a step may compute of prompts, so that interruptions leave some progress
         self._blocked = False  # nothing can run before the next message
+        self._interrupted = False  # the last step was
         self.steps = 0
         self.decoded_tokens = 0
         self.prefilled_tokens = 0
@@ -85,7 +88,7 @@ class Loop:
         batch, finished, pressure = self._plan()
         sequences, chunks, logits, engine_seconds = self._compute(batch, pressure)
         if not sequences and not finished and not pressure:
-            self._blocked = True
+            self._blocked, self._interrupted = not self._interrupted, False
             return []
         failures: list[abi.ToDaemon] = []
         rows, prefilled, right = self._digest(sequences, chunks, logits, finished, failures)
@@ -129,7 +132,7 @@ class Loop:
                 decodes, room = [], self._info.max_batch
         self._decoding_steps = 0 if prompts else self._decoding_steps + 1
         if prompts:
-            self._plan_prefill(prompts, decodes, min(room, self._table.budget))
+            self._plan_prefill(prompts, decodes, min(room, self._table.budget, self._most_prompt))
         elif self._info.most_guesses and self.speculation.wanted(len(decodes)):
             decodes = self._with_guesses(decodes, min(room, self._info.most_guesses))
         return decodes, finished, pressure
@@ -175,6 +178,10 @@ class Loop:
             try:
                 logits = self._engine.step(chunks)
             except LlmosError as error:
+                if error.code == Code.EINTR:
+                    self._most_prompt = max(LEAST_CHUNK, sum(len(chunk.tokens) for chunk in chunks) // 2)
+                    self._interrupted = True
+                    return [], [], None, 0.0
                 if error.code != Code.ENOMEM:
                     raise
                 starved, _ = batch.pop()
@@ -298,6 +305,8 @@ class Loop:
         self.steps += 1
         self._pass_seconds = min(self._pass_seconds or engine_seconds, engine_seconds)
         self.prefilled_tokens += prompt
+        if prompt and self._most_prompt < NEVER:
+            self._most_prompt *= 2
         self.decoded_tokens += total - prompt - guessed + right
         self.step_seconds += seconds
         self.engine_seconds += engine_seconds

@@ -86,6 +86,7 @@ def _load_and_step(load: LoadEngine, channel: Channel) -> int:
         raise
     info = engine.info if engine.info.has_chat_template else structs.replace(engine.info, chat_stop=PLAIN_STOP)
     _answer_questions(engine, channel)
+    channel.divert(abi.Interrupt, lambda _: engine.interrupt() if engine.info.can_interrupt else None)
     channel.send(abi.Ready(info, time.perf_counter() - begun))
     governor = Governor(engine.info.threads) if engine.info.threads > 1 else None
     files = _Files(channel)

@@ -35,6 +35,7 @@ of `Load` of the same name):
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Sequence
 from itertools import chain
@@ -114,6 +115,7 @@ class ScriptedEngine:
         self._cells: list[list[int]] = [[] for _ in range(self.info.slots)]  # numbers of the cells, shared or not
         self._users: dict[int, int] = {}  # cell number → slots that use it
         self._next_cell = 0
+        self._interrupted = threading.Event()
         self._counter = _open_counter(options.get("counter"))
         self.is_end = END.__eq__
 
@@ -143,7 +145,7 @@ class ScriptedEngine:
                 raise LlmosError(Code.EIO, f"slot {chunk.slot} does not end at {chunk.position}")
         self._check_room(chunks, count)
         self._misbehave(chunks)
-        time.sleep(float(self._options.get("step_seconds", 0)) + float(self._options.get("token_seconds", 0)) * count)
+        self._spend(float(self._options.get("step_seconds", 0)) + float(self._options.get("token_seconds", 0)) * count)
         wanted: list[npt.NDArray[np.float32]] = []
         for chunk in chunks:
             quiet = len(chunk.tokens) - chunk.logits
@@ -157,6 +159,15 @@ class ScriptedEngine:
                 self._counter.write(f"{chunk.position} {len(chunk.tokens)} {digest}\n")
             self._counter.flush()
         return np.stack(wanted) if wanted else np.empty((0, VOCABULARY), dtype=np.float32)
+
+    def interrupt(self) -> None:
+        """Ends the time that a step takes."""
+        self._interrupted.set()
+
+    def _spend(self, seconds: float) -> None:
+        self._interrupted.clear()
+        if seconds and self._interrupted.wait(seconds):
+            raise LlmosError(Code.EINTR, "the step was interrupted")
 
     def copy(self, source: int, target: int, tokens: int) -> None:
         """Shares cells in the shared layout, else takes new ones."""
@@ -337,6 +348,7 @@ def _info(spec: Load) -> ModelInfo:
         has_chat_template=True,
         most_guesses=int(options.get("most_guesses", 0)),
         can_shift=bool(options.get("can_shift", True)),
+        can_interrupt=True,
         longest_piece_bytes=len(END_TEXT),
         description="scripted engine for tests",
     )

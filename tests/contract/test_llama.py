@@ -15,6 +15,7 @@ from llmos_shell.abi.engine import Chunk
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.types import Message
 from llmos_shell.abi.worker import Load
+from llmos_shell.engine.conformance import interrupted, interrupting
 from llmos_shell.testing.random_gguf import Shape, write_random_model
 
 GIB = 1 << 30
@@ -199,3 +200,21 @@ def test_a_load_that_nobody_wants_any_more_ends(tiny_model: str) -> None:
         load(_spec(tiny_model), progress)
     assert caught.value.code == Code.EINTR
     assert read == sorted(read) and len(read) > 1
+
+
+@pytest.mark.parametrize("fields", [{"layout": "split"}, {"layout": "shared"}, {"options": {"deterministic": True}}])
+def test_steps_are_interrupted_also_between_micro_batches(tmp_path: Path, fields: dict[str, Any]) -> None:
+    path = tmp_path / "model.gguf"
+    write_random_model(path, Shape(embedding=128, layers=4, context=1024), seed=1)
+    options = {"n_ubatch": 64, **fields.pop("options", {})}
+    engine = load(_spec(str(path), slots=2, threads=2, options=options, **fields))
+    prompts = [[(n * 7 + slot) % 500 for n in range(400)] for slot in range(2)]
+    chunks = [Chunk(slot, 0, prompt, True) for slot, prompt in enumerate(prompts)]
+    expected = engine.step(chunks).copy()
+    for slot in range(2):
+        engine.free(slot)
+    with interrupting(engine):
+        assert interrupted(lambda: engine.step(chunks))
+    assert engine.usage().used_tokens == 0
+    assert np.array_equal(engine.step(chunks), expected)
+    engine.close()

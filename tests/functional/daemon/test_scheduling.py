@@ -137,6 +137,21 @@ def test_what_was_copied_for_a_process_preempted_before_it_began_is_not_computed
         assert info(client, pids[0]).reused_tokens >= 64
 
 
+def test_a_long_prompt_nobody_waits_for_is_interrupted_for_one_that_somebody_waits_for(llmos_home, tmp_path, daemon):
+    counter = tmp_path / "counter"
+    write_models(llmos_home, slow={"token_seconds": 0.05, "context": 1000, "counter": str(counter)})
+    with daemon.connect() as client:
+        long = spawn(client, "x" * 127, limits=Limits(tokens=1))
+        wait_for_state(client, long, State.RUNNING)
+        short = spawn(client, "hi", foreground=True, limits=Limits(tokens=1))
+        for pid in (short, long):
+            text_of(client, pid)
+        rows = computed(str(counter))
+        assert (rows[0].position, rows[0].tokens) == (0, 3)
+        assert sum(row.tokens for row in rows) == 3 + 128
+        assert info(client, long).recomputed_tokens == 0
+
+
 @pytest.mark.llmos(models=NARROW)
 def test_parameters_are_checked_shown_and_kept(client, daemon):
     shown = client.call(SCHED_SET, PolicyName("rr", {"quantum": 2.5}))
