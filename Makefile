@@ -35,7 +35,7 @@ bench: $(VENV)/.bench  ## speed beside peers, written to bench/RESULTS.md
 fuzz: $(VENV)/.test  ## the big forms of the property tests
 	LLMOS_FUZZ=200000 $(BIN)/pytest -m fuzz --timeout 3600
 
-soak: $(VENV)/.test  ## 200 storms of signals, full pools, dying workers and daemons
+soak: $(VENV)/.test  ## 200 storms of signals, full pools, dying workers and daemons; 10,000 short processes
 	LLMOS_SOAK=200 $(BIN)/pytest -m soak --timeout 3600
 
 clean:

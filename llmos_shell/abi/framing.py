@@ -30,7 +30,7 @@ class Splitter:
     def __init__(self) -> None:
         self._buffer = bytearray()
 
-    def feed(self, data: bytes) -> list[bytes]:
+    def feed(self, data: bytes | memoryview) -> list[bytes]:
         """The bodies completed by `data`. Raises EPROTO for a length beyond `MAX_FRAME`."""
         buffer = self._buffer
         buffer += data

@@ -24,6 +24,8 @@ from llmos_shell.daemon.suspects import Suspects
 from llmos_shell.daemon.workshop import Workshop
 
 if TYPE_CHECKING:
+    from asyncio import TimerHandle
+
     from llmos_shell.daemon.core import Core
 
 
@@ -42,6 +44,7 @@ class Conductor:
         self.workshop = Workshop(core, self)
         self.tokenizer = Tokenizer(self)
         self.planner = Planner(self)
+        self._alarms: dict[int, TimerHandle] = {}  # at processes' deadlines
         self._handlers: dict[type, Callable[[Any], None]] = {
             abi.Step: Digest(self).step,
             abi.Tokens: self.tokenizer.answered,
@@ -56,6 +59,13 @@ class Conductor:
         """Loads the model, telling of bytes read and in all. Raises what the worker failed with."""
         await self.workshop.start(on_progress)
         self._started()
+
+    async def close(self) -> None:
+        """Ends the worker; processes that are left belong to nobody's conductor."""
+        for alarm in self._alarms.values():
+            alarm.cancel()
+        self._alarms.clear()
+        await self.workshop.close()
 
     @property
     def busy(self) -> bool:
@@ -92,7 +102,7 @@ class Conductor:
         if process.deadline is not None and not process.missed_deadline:
             left = process.deadline - self.core.wall()
             deadline = now + left
-            self.core.loop.call_later(max(0.0, left) + 0.001, self.planner.replan)
+            self._alarms[process.pid] = self.core.loop.call_later(max(0.0, left) + 0.001, self.planner.replan)
         self.scheduler.add(process.pid, process.nice, process.foreground, process.group, deadline)
 
     def changed(self, process: Process) -> None:
@@ -126,6 +136,8 @@ class Conductor:
         if self.members.pop(process.pid, None) is None:
             return
         self.scheduler.remove(process.pid)
+        if (alarm := self._alarms.pop(process.pid, None)) is not None:
+            alarm.cancel()
         self.planner.forget(process)
         if self.workshop.pager is not None:
             self.workshop.pager.forget(process, cache=cache)
@@ -202,8 +214,7 @@ class Conductor:
         pager = self.workshop.pager
         if message.seq is None:
             self.core.events.error("worker", f"{self.entry.name}: {message.message}")
-        elif pager is not None and (process := pager.bound.get(message.seq)) is not None:
-            pager.drop(process)  # what the worker has of it may lack the present turn
+        elif pager is not None and (process := pager.failed(message.seq)) is not None:
             if process.answering:
                 lifecycle.fail(self.core, process, message.message)
             else:

@@ -14,6 +14,9 @@ Connect = Callable[[str], sqlite3.Connection]
 CHECK_BYTES = 256 * 1024 * 1024
 """A larger database is not read through at start (SQLite's quick_check takes a second for a few hundred MB)."""
 
+CACHE_KIB = 512
+"""Memory for pages of the database: what is written goes to its end, and what was written is hardly read again."""
+
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
@@ -69,6 +72,7 @@ def _prepared(path: str, connect: Connect) -> sqlite3.Connection:
     try:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
+        db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         if os.path.getsize(path) <= CHECK_BYTES:
             _check(db)
         migrate(db)

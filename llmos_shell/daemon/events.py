@@ -1,6 +1,6 @@
 """The daemon's messages: a bounded ring for `dmesg`, the log file, and whoever follows.
 
-Owns no state but the ring. The journal keeps them too, through the `sink` it is given.
+Owns no state but the ring. The journal keeps them too, and more of them, through the `sink` it is given.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from llmos_shell.abi.types import Event
 
-RING = 4096
+RING = 1000
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 logger = logging.getLogger("llmosd")
 

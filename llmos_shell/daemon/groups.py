@@ -101,8 +101,12 @@ class Groups:
     def drop_unused(self, used: set[str]) -> None:
         """Forgets groups that have neither processes nor settings."""
         for name in [name for name in self._groups if name not in used]:
-            if self._groups[name].settings == GroupSettings():
-                del self._groups[name]
+            self.drop(name)
+
+    def drop(self, name: str) -> None:
+        """Forgets a group without processes, unless it has settings."""
+        if name in self._groups and self._groups[name].settings == GroupSettings():
+            del self._groups[name]
 
     def __iter__(self) -> Iterator[Group]:
         return iter(sorted(self._groups.values(), key=lambda group: group.name))

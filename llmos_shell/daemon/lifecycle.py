@@ -52,6 +52,7 @@ def end_session(core: Core, session: Process, *, adopt: bool) -> None:
     for orphan in core.table.children(session.pid):
         orphan.ppid = INIT
     core.table.remove(session)
+    core.scheduling.left(session.group)
     core.events.debug("server", f"session {session.name} ended", session.pid)
 
 
@@ -73,6 +74,7 @@ def adopt(core: Core, process: Process, session: Process) -> None:
     core.residency.regrouped(process)
     if not process.alive:
         process.reaped = False
+        core.table.note_ended(process)
     process.notify()
 
 
@@ -265,8 +267,12 @@ def end(core: Core, process: Process, reason: Reason, message: str = "") -> None
     for child in core.table.children(process.pid):
         child.ppid = child.session or INIT
     core.table.note_ended(process)
+    if process.named_group:
+        core.scheduling.left(process.named_group)
     if process.session == 0:
         reap(core, process)
+    elif (oldest := core.table.excess_zombie()) is not None:
+        reap(core, oldest)
     process.notify()
     core.note_activity()
 
@@ -275,8 +281,9 @@ _CLEAN = frozenset({Reason.EOS, Reason.STOP, Reason.LENGTH, Reason.CONTEXT, Reas
 
 
 def reap(core: Core, process: Process) -> None:
-    """Somebody has seen how it ended, or nobody ever will."""
+    """Somebody has seen how it ended, or nobody ever will. The journal still knows."""
     process.reaped = True
+    core.table.note_ended(process)
     process.notify()
 
 

@@ -20,6 +20,7 @@ from msgspec import MsgspecError, Struct, msgpack
 from llmos_shell.abi import worker as abi
 from llmos_shell.abi.errors import LlmosError
 from llmos_shell.abi.framing import Splitter, encode
+from llmos_shell.daemon.receiver import Receiver
 
 EXIT_SECONDS = 5.0
 READS = 16
@@ -27,7 +28,7 @@ _decoder: msgpack.Decoder[abi.ToDaemon] = msgpack.Decoder(abi.ToDaemon)
 _log = logging.getLogger("llmosd.worker")
 
 
-class WorkerLink(asyncio.Protocol):
+class WorkerLink(Receiver):
     """One worker process."""
 
     def __init__(self, name: str, on_message: Callable[[abi.ToDaemon], None], on_lost: Callable[[str], None]) -> None:
@@ -126,7 +127,7 @@ class WorkerLink(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
-    def data_received(self, data: bytes) -> None:
+    def data_received(self, data: memoryview) -> None:
         """Hands on the messages completed by `data`."""
         try:
             messages = [_decoder.decode(body) for body in self._splitter.feed(data)]

@@ -321,6 +321,14 @@ class Pager:
             self._conductor.send(abi.Free(process.seq))
             self._unbind(process)
 
+    def failed(self, seq: int) -> Process | None:
+        """The worker has given up a sequence; returns whose. What it had of it may lack the present turn."""
+        self._expected.pop(seq, None)
+        process = self.bound.get(seq)
+        if process is not None:
+            self.drop(process)
+        return process
+
     def exported(self, message: abi.Exported) -> None:
         """The image is there, or cannot be."""
         snapshot = self._snapshots.pop(message.path, None)

@@ -360,7 +360,7 @@ class Residency:
             for process in list(pager.residents()):
                 pager.park(process)
         self._core.scheduling.dropped(conductor)
-        await conductor.workshop.close()
+        await conductor.close()
         self._claims.pop(key, None)
         conductor.tokenizer.fail(LlmosError(Code.EAGAIN, f"{entry.name} was unloaded", hint="try again"))
         self._core.events.info("residency", f"unloaded {entry.name}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.daemon.policies import NICE_0_WEIGHT, Entity, Fair, Policy, configured, names, parameters_of, weight_of
@@ -31,6 +31,9 @@ URGENT_CREDIT = 10.0
 MAX_LAG = 10.0
 """Device seconds a process that runs may be away from its fair share: more than that it cannot make use of, as when
 there are slots for a few and one of them is entitled to most of the device, or when it was alone for long."""
+
+SPARE_DEADLINES = 64
+"""So many of processes that have gone are kept before they are looked for."""
 
 RATE_SECONDS = 30.0
 """Over about so long the rate of admissions is measured."""
@@ -84,6 +87,9 @@ class Scheduler:
         self._queue.discard(pid)
         self._set.discard(pid)
         self._entities.pop(pid, None)
+        if len(self._deadlines) > 2 * len(self._entities) + SPARE_DEADLINES:
+            self._deadlines = [due for due in self._deadlines if due[1] in self._entities]
+            heapify(self._deadlines)
 
     def wake(self, pid: int, now: float) -> None:
         """It can run. It starts as far behind its fair share as when it fell asleep, or as far ahead as it is."""

@@ -199,6 +199,11 @@ class Scheduling:
         group = self.groups.find(process.group)
         return group is None or not group.paused(self._core.now())
 
+    def left(self, name: str) -> None:
+        """Somebody has left a group: without processes and settings it is forgotten."""
+        if not any(process.group == name for process in self._core.table.live_models()):
+            self.groups.drop(name)
+
     def _group_changed(self, name: str) -> None:
         for conductor in self._core.residency.all():
             for process in list(conductor.members.values()):

@@ -22,6 +22,7 @@ from llmos_shell.abi.framing import Splitter, encode
 from llmos_shell.abi.wire import Bye, Call, Cancel, ClientMessage, Failure, Hello, Refused, Welcome
 from llmos_shell.daemon import lifecycle
 from llmos_shell.daemon.process import Process
+from llmos_shell.daemon.receiver import Receiver
 
 if TYPE_CHECKING:
     from llmos_shell.daemon.core import Core
@@ -36,7 +37,7 @@ CLOSE_SECONDS = 5.0
 _decoder: msgpack.Decoder[ClientMessage] = msgpack.Decoder(ClientMessage)
 
 
-class Connection(asyncio.Protocol):
+class Connection(Receiver):
     """One client."""
 
     def __init__(self, core: Core) -> None:
@@ -106,7 +107,7 @@ class Connection(asyncio.Protocol):
             self._core.connections.add(self)
             self._deadline = self._core.loop.call_later(HANDSHAKE_SECONDS, self.close)
 
-    def data_received(self, data: bytes) -> None:
+    def data_received(self, data: memoryview) -> None:
         """Handles the messages completed by `data`; a malformed one ends the connection."""
         try:
             for body in self._splitter.feed(data):

@@ -15,6 +15,11 @@ from llmos_shell.daemon.process import Phase, Process
 
 INIT = 1
 KEEP_ENDED = 256
+"""Processes that have ended and been waited for; the journal has more of them."""
+
+MAX_ZOMBIES = 4096
+"""Ended processes that nobody has waited for."""
+
 MAX_PROCESSES = 4096
 
 
@@ -24,7 +29,8 @@ class ProcessTable:
     def __init__(self, last_pid: int = 0) -> None:
         self._last = max(INIT, last_pid)
         self._all: dict[int, Process] = {}
-        self._ended: OrderedDict[int, None] = OrderedDict()
+        self._zombies: OrderedDict[int, None] = OrderedDict()
+        self._gone: OrderedDict[int, None] = OrderedDict()
         init = Process(INIT, "llmosd", Kind.SESSION, ppid=0, host_pid=os.getpid(), phase=Phase.IDLE)
         self._all[INIT] = init
 
@@ -36,7 +42,7 @@ class ProcessTable:
 
     def require_room(self, count: int) -> None:
         """Raises EAGAIN unless so many processes can be added."""
-        exist = len(self._all) - len(self._ended)
+        exist = len(self._all) - len(self._zombies) - len(self._gone)
         if exist + count > MAX_PROCESSES:
             text = f"{exist} processes exist, and {MAX_PROCESSES} are the limit"
             raise LlmosError(Code.EAGAIN, text, hint="end some first")
@@ -50,16 +56,24 @@ class ProcessTable:
     def remove(self, process: Process) -> None:
         """Forgets a process entirely."""
         self._all.pop(process.pid, None)
-        self._ended.pop(process.pid, None)
+        self._zombies.pop(process.pid, None)
+        self._gone.pop(process.pid, None)
 
     def note_ended(self, process: Process) -> None:
-        """Keeps an ended process for a while; the oldest that nobody waits for goes first."""
-        self._ended[process.pid] = None
-        if len(self._ended) > KEEP_ENDED:
-            for pid in list(self._ended):
-                if self._all[pid].reaped:
-                    del self._all[pid], self._ended[pid]
-                    break
+        """It has ended, was waited for, or has somebody again who may wait: the oldest that was waited for goes."""
+        pid = process.pid
+        if pid not in self._all:
+            return
+        self._zombies.pop(pid, None)
+        self._gone.pop(pid, None)
+        (self._gone if process.reaped else self._zombies)[pid] = None
+        if len(self._gone) > KEEP_ENDED:
+            oldest, _ = self._gone.popitem(last=False)
+            del self._all[oldest]
+
+    def excess_zombie(self) -> Process | None:
+        """The oldest that nobody has waited for, if there are too many of them."""
+        return self._all[next(iter(self._zombies))] if len(self._zombies) > MAX_ZOMBIES else None
 
     def find(self, pid: int) -> Process | None:
         """The process, also an ended one that is remembered."""

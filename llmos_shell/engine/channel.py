@@ -87,10 +87,10 @@ class Channel:
             raise EOFError from None
 
     def _read(self) -> None:
-        splitter = Splitter()
+        splitter, buffer = Splitter(), memoryview(bytearray(RECEIVE_BYTES))
         try:
-            while data := self._socket.recv(RECEIVE_BYTES):
-                for body in splitter.feed(data):
+            while count := self._socket.recv_into(buffer):
+                for body in splitter.feed(buffer[:count]):
                     message = self._decoder.decode(body)
                     self._handlers.get(type(message), self._inbox.put)(message)
         except ConnectionError:

@@ -8,6 +8,7 @@ from collections import deque
 
 from llmos_shell import __version__, paths
 from llmos_shell.abi import syscalls as abi
+from llmos_shell.abi.errors import LlmosError
 from llmos_shell.abi.types import Event, Kind, State
 from llmos_shell.daemon.core import Core
 from llmos_shell.daemon.syscalls import Context, Handler
@@ -52,7 +53,8 @@ async def stop(context: Context, args: abi.Stop) -> abi.Nothing:
 async def dmesg(context: Context, args: abi.Dmesg) -> None:
     """The newest messages, and with `follow` those to come."""
     core = context.core
-    waiting: deque[Event] = deque(list(core.events.ring)[-args.limit :] if args.limit > 0 else (), maxlen=BACKLOG)
+    old = await _older(core, args.limit)
+    waiting: deque[Event] = deque([*old, *core.events.ring][-args.limit :] if args.limit > 0 else (), maxlen=BACKLOG)
     ended: asyncio.Future[None] = core.loop.create_future()
     paused = False
 
@@ -80,6 +82,18 @@ async def dmesg(context: Context, args: abi.Dmesg) -> None:
         await ended
     finally:
         core.events.watchers.discard(heard)
+
+
+async def _older(core: Core, limit: int) -> list[Event]:
+    """Those of this daemon's life that have left the ring, as far as they are asked for and can be read."""
+    ring = core.events.ring
+    if limit <= len(ring) or len(ring) < (ring.maxlen or 0):
+        return []
+    try:
+        saved = await core.read(lambda: core.journal.events(min(limit, BACKLOG)))
+    except LlmosError:
+        return []
+    return [event for event in saved if core.started <= event.time < ring[0].time]
 
 
 def states(core: Core) -> dict[State, int]:

@@ -12,7 +12,7 @@ from llmos_shell.daemon.output import Output
 from llmos_shell.daemon.process import Figures, Phase, Process
 from llmos_shell.daemon.record import decode_record, encode_record, from_record
 from llmos_shell.daemon.suspects import Suspects
-from llmos_shell.daemon.table import INIT, KEEP_ENDED, ProcessTable
+from llmos_shell.daemon.table import INIT, KEEP_ENDED, MAX_ZOMBIES, ProcessTable
 
 
 def model_process(pid=7, **fields):
@@ -121,6 +121,20 @@ def test_ended_processes_are_forgotten_unless_somebody_may_wait():
         process = model_process(pid, phase=Phase.ENDED, reaped=pid != 2)
         table.add(process)
     assert table.find(2) is not None and table.find(3) is None
+    assert len(list(table)) == KEEP_ENDED + 2
+
+
+def test_those_nobody_waited_for_are_forgotten_like_others_once_their_session_has_ended():
+    table = ProcessTable()
+    processes = [model_process(pid, phase=Phase.ENDED, session=7) for pid in range(2, MAX_ZOMBIES + 3)]
+    for process in processes:
+        table.add(process)
+    assert table.excess_zombie() is processes[0]
+    for process in processes:
+        process.reaped = True
+        table.note_ended(process)
+    assert table.excess_zombie() is None and len(list(table)) == KEEP_ENDED + 1
+    table.note_ended(processes[0])
     assert len(list(table)) == KEEP_ENDED + 1
 
 

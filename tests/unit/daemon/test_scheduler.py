@@ -13,7 +13,7 @@ from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.daemon import policies
 from llmos_shell.daemon.policies import MIN_RUN, Entity, weight_of
 from llmos_shell.daemon.runset import PATIENCE
-from llmos_shell.daemon.scheduler import Decision, Scheduler, Slots
+from llmos_shell.daemon.scheduler import SPARE_DEADLINES, Decision, Scheduler, Slots
 
 STEP = 0.05
 
@@ -530,3 +530,16 @@ class TestPolicies:
         assert len(faults) == 1
         assert "policy reversed" in faults[0]
         assert "fair" in faults[0]
+
+
+def test_deadlines_of_those_that_have_gone_are_forgotten():
+    missed: list[int] = []
+    scheduler = Scheduler("deadline", on_missed=lambda pid, late: missed.append(pid))
+    scheduler.add(1, 0, deadline=5.0)
+    for pid in range(2, 1000):
+        scheduler.add(pid, 0, deadline=1e6 - pid)
+        scheduler.remove(pid)
+    assert len(scheduler._deadlines) <= SPARE_DEADLINES + 2
+    scheduler.wake(1, 0.0)
+    scheduler.choose((), 1, 6.0)
+    assert missed == [1]
