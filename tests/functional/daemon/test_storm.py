@@ -11,15 +11,18 @@ import pytest
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.syscalls import PROC_NICE, SCHED_SET, SYS_STATUS, Nice, Nothing, PolicyName
 from llmos_shell.abi.types import Signal
+from llmos_shell.models.registry import Registry
 from llmos_shell.testing.clients import info, kill, run, spawn, text_of
 from llmos_shell.testing.retry import retry_until
 
+SOAK = int(os.environ.get("LLMOS_SOAK", "2"))
 COUNT, MOST_DISTURBANCES = 12, 40
 TIGHT = {"end_after": 60, "pages": 16, "slots": 6, "step_seconds": 0.002}
-
-
-def options(number):
-    return {"sampling": {"seed": number, "temperature": 1.3}, "detached": True}
+STEADY = """
+slots = 4
+options = { deterministic = true }
+"""
+"""Four slots for twelve, and bits that do not depend on who else runs: whatever happens, tokens must be equal."""
 
 
 def disturb(client, pids, chance):
@@ -45,17 +48,33 @@ def disturb_often(client, pids, chance):
         disturb(client, pids, chance)
 
 
-@pytest.mark.soak
-@pytest.mark.parametrize("seed", range(1, 1 + int(os.environ.get("LLMOS_SOAK", "2"))))
-@pytest.mark.llmos(models={"tight": TIGHT})
-def test_storm(daemon, seed):
-    chance = random.Random(seed)
+def go_on(client, pids):
+    """Whoever was stopped goes on."""
+    for pid in pids:
+        if info(client, pid).exit is None:
+            kill(client, pid, Signal.CONT)
+
+
+def generated(client, pids):
+    """Tokens so far, of all together."""
+    return sum(info(client, pid).generated_tokens for pid in pids)
+
+
+def storm(daemon, victims, chance, tokens, **sampling):
+    """Twelve processes say what they say alone, although they are disturbed and workers and daemons are killed.
+
+    The victims are killed at random moments between the first token and the last.
+    """
     prompts = [f"{'a common beginning ' * (n % 2)}number {n} <x>" for n in range(COUNT)]
+    each = [{"sampling": {"seed": n, "temperature": 1.3, **sampling}, "detached": True} for n in range(COUNT)]
     with daemon.connect() as client:
-        alone = [run(client, prompt, **options(n)) for n, prompt in enumerate(prompts)]
-        pids = [spawn(client, prompt, nice=n % 5 - 2, **options(n)) for n, prompt in enumerate(prompts)]
-    for victim in chance.sample(["worker", "worker", "daemon", "daemon"], 4):
+        alone = [run(client, prompt, **options) for prompt, options in zip(prompts, each, strict=True)]
+        pids = [spawn(client, prompts[n], nice=n % 5 - 2, **each[n]) for n in range(COUNT)]
+    moments = sorted(chance.uniform(0, 0.9) for _ in victims)
+    for victim, moment in zip(victims, moments, strict=True):
         with daemon.connect() as client:
+            go_on(client, pids)
+            retry_until(lambda done=moment * COUNT * tokens: generated(client, pids) >= done)
             disturb_often(client, pids, chance)
             if victim == "worker":
                 workers = retry_until(lambda: client.call(SYS_STATUS, Nothing()).workers)
@@ -65,8 +84,25 @@ def test_storm(daemon, seed):
             daemon.start()
     with daemon.connect() as client:
         disturb_often(client, pids, chance)
-        for pid in pids:
-            if info(client, pid).exit is None:
-                kill(client, pid, Signal.CONT)
+        go_on(client, pids)
         assert [text_of(client, pid) for pid in pids] == alone
-        assert [info(client, pid).generated_tokens for pid in pids] == [60] * COUNT
+        assert [info(client, pid).generated_tokens for pid in pids] == [tokens] * COUNT
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(1, 1 + SOAK))
+@pytest.mark.llmos(models={"tight": TIGHT})
+def test_storm(daemon, seed):
+    chance = random.Random(seed)
+    storm(daemon, chance.sample(["worker", "worker", "daemon", "daemon"], 4), chance, 60)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(1, 1 + max(1, SOAK // 20)))
+def test_storm_on_real_weights(llmos_home, seed, request):
+    weights = Registry().resolve("tiny").path
+    models = f'default = "steady"\n[models.steady]\npath = "{weights}"{STEADY}'
+    (llmos_home / "config" / "models.toml").write_text(models)
+    chance = random.Random(seed)
+    victims = ["worker", "daemon"] * (1 if SOAK <= 2 else 2)
+    storm(request.getfixturevalue("daemon"), victims, chance, 200, max_tokens=200, ignore_eos=True)
