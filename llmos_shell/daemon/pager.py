@@ -101,19 +101,21 @@ class Pager:
         """The sequence that holds the most of its tokens, and how many."""
         if not self.info.can_fork:
             return None, 0
-        ledger, tokens = self.ledger, process.tokens
-        match = ledger.match(tokens, process.scope)
-        source, shared = (match.seq, match.tokens) if match is not None else (None, 0)
-        origin = process.origin
-        if origin is not None and origin in ledger and origin in self.bound:
-            held = min(
-                ledger.length(origin), len(tokens) - (process.phase is Phase.READY)
-            )  # its next token needs logits
-            parent = self.bound[origin]
-            allowed = ledger.scope_of(origin) == parent.scope == process.scope
-            if held > shared and allowed and parent.tokens[:held] == tokens[:held]:
-                return origin, held
-        return source, shared
+        origin, held = self._of_parent(process)
+        if held and held >= len(process.tokens) - 1:  # nobody has more
+            return origin, held
+        match = self.ledger.match(process.tokens, process.scope)
+        return (match.seq, match.tokens) if match is not None and match.tokens >= held else (origin, held)
+
+    def _of_parent(self, process: Process) -> tuple[int | None, int]:
+        """The sequence of the process it was forked from, and how many of its tokens that holds."""
+        ledger, tokens, origin = self.ledger, process.tokens, process.origin
+        if origin is None or origin not in ledger or origin not in self.bound:
+            return None, 0
+        held = min(ledger.length(origin), len(tokens) - (process.phase is Phase.READY))  # its next token needs logits
+        parent = self.bound[origin]
+        allowed = ledger.scope_of(origin) == parent.scope == process.scope
+        return (origin, held) if held and allowed and parent.tokens[:held] == tokens[:held] else (None, 0)
 
     def opened(self, message: abi.Opened) -> None:
         """The worker says how much it could reuse."""

@@ -163,12 +163,13 @@ class Table:
             return [abi.Failed(message.seq, Code.EAGAIN, f"all {self._info.slots} slots of the worker are taken")]
         sequence = Sequence(self._vocabulary, message.seq, self._free_slots[0], list(message.tokens))
         try:
-            self._check(message.tokens, len(message.tokens), message.idle)
+            copyable = self._copyable(message)
+            self._check(message.tokens[copyable:], len(message.tokens), message.idle)
             if not 0 <= message.turn <= len(message.tokens):
                 raise LlmosError(Code.EINVAL, f"turn {message.turn} lies outside of {len(message.tokens)} tokens")
             sequence.begin(message.turn, message.sampling, self._vocabulary.constraint(message.sampling))
             begun = time.perf_counter()
-            note = self._fill(sequence, message.source)
+            note = self._fill(sequence, message.source, copyable)
             seconds = time.perf_counter() - begun
         except Exception as error:
             sequence.release()
@@ -180,11 +181,19 @@ class Table:
         self._grant_to(sequence)
         return [abi.Opened(message.seq, sequence.kv, note, sequence.text.held, seconds)]
 
-    def _fill(self, sequence: Sequence, source: abi.CopyOf | abi.ImageFile | None) -> str:
+    def _copyable(self, message: abi.Open) -> int:
+        """How many leading tokens another sequence has, and their KV, that it names as its source."""
+        source = message.source
+        if not isinstance(source, abi.CopyOf) or (origin := self._sequences.get(source.seq)) is None:
+            return 0
+        wanted = min(source.tokens, origin.kv, len(message.tokens))
+        return images.common_prefix(origin.tokens[:wanted], message.tokens[:wanted])
+
+    def _fill(self, sequence: Sequence, source: abi.CopyOf | abi.ImageFile | None, copyable: int) -> str:
         """Takes the KV of a prefix from the source; returns why it could not, if so."""
         try:
             if isinstance(source, abi.CopyOf):
-                return self._fill_from_copy(sequence, source)
+                return self._fill_from_copy(sequence, source, copyable)
             if isinstance(source, abi.ImageFile):
                 return self._fill_from_image(sequence, source.path)
         except LlmosError as error:
@@ -193,14 +202,12 @@ class Table:
             return str(error)
         return ""
 
-    def _fill_from_copy(self, sequence: Sequence, source: abi.CopyOf) -> str:
+    def _fill_from_copy(self, sequence: Sequence, source: abi.CopyOf, usable: int) -> str:
         origin = self._sequences.get(source.seq)
         if origin is None:
             return f"the sequence to copy from ({source.seq}) is not open"
         if not self._info.can_fork:
             return "this kernel cannot copy KV"
-        wanted = min(source.tokens, origin.kv, len(sequence.tokens))
-        usable = images.common_prefix(origin.tokens[:wanted], sequence.tokens[:wanted])
         if usable:
             self._engine.copy(origin.slot, sequence.slot, usable)
             sequence.kv = usable

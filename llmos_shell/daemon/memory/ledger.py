@@ -74,6 +74,8 @@ class Ledger:
             self._pages.share(page)
         table += [self._pages.take() for _ in range(count - reused)]
         sequence = self._sequences[seq] = Holding(scope, known[:shared], table)
+        if origin is not None:
+            self._index.adopt(seq, sequence.keys, origin.keys[: shared // self.page_tokens])
         self._settle(seq, sequence)
         if source in self._retired:
             self.touch(source)

@@ -42,6 +42,12 @@ class PrefixIndex:
             keys.append(key)
             self._holders.setdefault(key, {})[seq] = None
 
+    def adopt(self, seq: int, keys: list[int], known: list[int]) -> None:
+        """Enters full pages whose keys another sequence has already, for one that has entered none."""
+        keys += known
+        for key in known:
+            self._holders.setdefault(key, {})[seq] = None
+
     def shrink(self, seq: int, keys: list[int], pages: int) -> None:
         """Forgets that `seq` holds more than its first `pages` pages."""
         for key in keys[pages:]:
