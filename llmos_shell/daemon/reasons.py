@@ -26,10 +26,10 @@ def why(core: Core, process: Process) -> Why:
     answer = Why(process.pid, "", process.state, waited)
     if conductor is not None and process.wants_to_run and process.pid in conductor.scheduler:
         return _of_scheduled(core, conductor, process, answer)
-    return _said(answer, _of_others(process))
+    return _said(answer, _of_others(core, process))
 
 
-def _of_others(process: Process) -> str:
+def _of_others(core: Core, process: Process) -> str:
     if process.kind is Kind.SESSION:
         return "it is a session: a connected client"
     if not process.alive:
@@ -38,6 +38,9 @@ def _of_others(process: Process) -> str:
         return "it is stopped, until somebody sends CONT (`cont`, `fg`)"
     if process.phase is Phase.IDLE:
         return "it sleeps, until it is sent a message (`attach`)"
+    other = core.residency.gives_way_to(process.model)
+    if other and process.phase is Phase.NEW:
+        return f"it waits: {process.model} begins no turns until {other}, which waits for its memory, has had it"
     if process.phase is Phase.NEW:
         return f"it waits for {process.model} to be loaded, or for its prompt to be read"
     return "its turn is being ended" if process.interrupting else f"it waits for {process.model} to be loaded"

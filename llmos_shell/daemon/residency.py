@@ -41,7 +41,7 @@ WORKER_BYTES = 54 << 20
 LOOK_SECONDS = 0.05
 """How often a model that waits for memory looks whether it can have it."""
 
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = float(os.environ.get("LLMOS_PATIENCE_SECONDS", "10"))
 PATIENCE_LOADS = 10
 """A model waits for busy ones to fall idle. After so long, or so many times its neighbours' loading time, these begin
 no further turns until it had its turn: loading costs a tenth of the time at most, and nobody starves."""
@@ -56,7 +56,7 @@ class Residency:
         self._loads = Loads(core)
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._claims: dict[str, int] = {}  # bytes, of models loaded or being loaded
-        self._draining: dict[str, asyncio.Event] = {}  # models that begin no turns, for another one waits
+        self._draining: dict[str, tuple[str, asyncio.Event]] = {}  # begin no turns: who waits for them, and its end
         self._reviving: set[int] = set()
         self.budget = budget_bytes(host.memory().total)
         pins = core.journal.settings().get("pins")
@@ -69,7 +69,7 @@ class Residency:
         """
         entry, key = self._resolve(model)
         while (drained := self._draining.get(key)) is not None and key in self._conductors:
-            await drained.wait()
+            await drained[1].wait()
         found = self._conductors.get(key)
         if found is not None:
             if found.busy or _loads(found.entry) == _loads(entry):
@@ -106,6 +106,11 @@ class Residency:
     def loaded(self) -> dict[str, Conductor]:
         """The same, by key."""
         return dict(self._conductors)
+
+    def gives_way_to(self, key: str) -> str:
+        """The name of the model for which this one begins no further turns at present; "" when it does."""
+        drained = self._draining.get(key)
+        return drained[0] if drained is not None and key in self._conductors else ""
 
     @property
     def in_memory(self) -> bool:
@@ -264,8 +269,10 @@ class Residency:
                 waited = self._core.now() - begun
                 for blocker in verdict.blockers:
                     if blocker not in self._draining and waited > self._patience(blocker):
-                        self._draining[blocker] = mine
+                        self._draining[blocker] = (entry.name, mine)
                         asked.add(blocker)
+                        text = f"{blocker} begins no further turns until {entry.name} has had its memory"
+                        self._core.events.info("residency", text)
                 if verdict.wait:
                     await asyncio.sleep(LOOK_SECONDS)
         finally:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from threading import Event
 
 import pytest
 
@@ -41,9 +42,13 @@ def loading(daemon, name):
             client.close()
 
 
+def told(client):
+    """What was said of residency."""
+    return [event.text for event in client.stream(abi.SYS_DMESG, abi.Dmesg()) if event.source == "residency"]
+
+
 def loads(client):
-    events = client.stream(abi.SYS_DMESG, abi.Dmesg())
-    return sum(event.source == "residency" and event.text.startswith("loading ") for event in events)
+    return sum(text.startswith("loading ") for text in told(client))
 
 
 @pytest.mark.llmos(models={"a": ONE, "b": ONE, "c": ONE}, env=BUDGET)
@@ -148,6 +153,77 @@ def test_a_model_that_was_to_run_on_a_gpu_says_where_it_landed(llmos_home, daemo
         assert done.returncode == 0 and text in done.stderr
     said = [event for event in client.stream(abi.SYS_DMESG, abi.Dmesg()) if event.text == text]
     assert [event.level for event in said] == ["warning"]
+
+
+def turn(client, pid, text):
+    """A chat's answer, and how it ended."""
+    client.call(abi.PROC_INPUT, abi.Input(pid, text))
+    list(client.stream(abi.PROC_FOLLOW, abi.Follow(pid, until="idle")))
+    return client.call(abi.PROC_TRANSCRIPT, abi.Pid(pid)).turns[-1].reason
+
+
+@contextmanager
+def never_idle(daemon, model):
+    """Two chats whose turns overlap, so that their model always has something to do; gives their ends of turns."""
+    stop, reasons = Event(), []
+
+    def talk(phase):
+        with daemon.connect() as own:
+            pid = own.call(abi.PROC_SPAWN, abi.Spawn(model=model, chat=True)).pid
+            if phase:
+                turn(own, pid, "a short one" * 30)
+            while not stop.is_set():
+                reasons.append(turn(own, pid, "and?"))
+
+    with ThreadPoolExecutor(2) as pool:
+        try:
+            talking = [pool.submit(talk, phase) for phase in (0, 1)]
+            retry_until(lambda: len(reasons) > 4)
+            yield reasons
+        finally:
+            stop.set()
+        for each in talking:
+            each.result()
+
+
+TURNS = {**ONE, "end_after": 40, "step_seconds": 0.005, "pages": 4096}
+IMPATIENT = {**BUDGET, "LLMOS_PATIENCE_SECONDS": "0.2"}
+
+
+@pytest.mark.llmos(models={"a": TURNS, "b": ONE}, env=IMPATIENT)
+def test_a_model_that_waits_for_one_that_is_never_idle_gets_its_turn_and_so_does_the_other(daemon, client):
+    with never_idle(daemon, "a") as reasons:
+        pid = client.call(abi.PROC_SPAWN, abi.Spawn(model="b", chat=True)).pid
+        assert turn(client, pid, "hello") is Reason.EOS
+        done = len(reasons)
+        retry_until(lambda: len(reasons) > done + 4)
+        assert turn(client, pid, "again") is Reason.EOS
+    assert set(reasons) == {Reason.EOS}
+
+
+@pytest.mark.llmos(models={"a": SLOW, "b": ONE}, env=IMPATIENT)
+def test_turns_that_wait_for_another_model_go_on_when_nobody_waits_for_that_any_more(daemon, client):
+    long = client.call(abi.PROC_SPAWN, abi.Spawn(model="a", prompt="x")).pid
+    chat = client.call(abi.PROC_SPAWN, abi.Spawn(model="a", chat=True, sampling={"max_tokens": 5})).pid
+    with ThreadPoolExecutor(1) as pool, daemon.connect() as own:
+        with loading(daemon, "b"):
+            retry_until(lambda: "a begins no further turns until b has had its memory" in told(client))
+            said = pool.submit(turn, own, chat, "hello")
+            retry_until(lambda: "until b, which waits" in client.call(abi.PROC_WHY, abi.Pid(chat)).text)
+            assert not said.done()
+        assert said.result() is Reason.LENGTH
+    assert client.call(abi.PROC_INFO, abi.Pid(long)).exit is None and loads(client) == 1
+
+
+@pytest.mark.llmos(models={"a": SLOW})
+def test_a_model_in_use_is_not_unloaded_and_says_by_whom(client):
+    pid = client.call(abi.PROC_SPAWN, abi.Spawn(prompt="x")).pid
+    with pytest.raises(LlmosError, match=f"a is in use by {pid}") as error:
+        client.call(abi.MODEL_UNLOAD, abi.ModelName("a"))
+    assert error.value.code is Code.EBUSY
+    client.call(abi.PROC_KILL, abi.Kill(pid))
+    client.call(abi.MODEL_UNLOAD, abi.ModelName("a"))
+    assert status(client, "a").worker is None
 
 
 SLOW_TO_LOAD = {"slow": {**ONE, "load_seconds": 30.0}, "other": ONE}
