@@ -45,6 +45,7 @@ class DaemonProcess:
     def __init__(self, home: Path, env: dict[str, str] | None = None) -> None:
         self.home = home
         self.env = {"LLMOS_HOME": str(home), **(env or {})}
+        self.wrapper: tuple[str, ...] = ()  # a command that runs the one behind it
         self.process: subprocess.Popen[bytes] | None = None
         self.expected_faults = False  # set by a test that provokes a traceback in the log
 
@@ -58,6 +59,7 @@ class DaemonProcess:
         """Starts it and waits until it accepts connections."""
         reader, writer = os.pipe()
         argv = [sys.executable, "-P", "-m", "llmos_shell.daemon", "--ready-fd", str(writer), *args]
+        argv = [*self.wrapper, *argv]
         try:
             self.process = subprocess.Popen(
                 argv,
