@@ -5,8 +5,8 @@ and commits it all at once: after `kill -9` at most that much is lost (after a p
 yet put on disk: `synchronous=NORMAL`). An error of the disk never reaches who hands in: it is reported once, the
 records stay in memory and are written when it is over.
 
-Kept are all live processes, the newest 10,000 that ended with their tokens, the newest 100,000 events, and every audit
-record.
+Kept are all live processes, the newest 10,000 that ended with their tokens (fewer of them, beyond 1 GiB), the newest
+100,000 events, and every audit record.
 """
 
 from __future__ import annotations

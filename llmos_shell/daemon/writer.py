@@ -33,6 +33,8 @@ class Keep(Struct, frozen=True):
 
     ended: int = 10_000  # processes
     events: int = 100_000
+    bytes: int = 1 << 30  # of the database: beyond that fewer processes, but always …
+    least_ended: int = 256  # … so many
 
 
 KEEP = Keep()
@@ -178,10 +180,25 @@ class Writer:
             self._on_error(text)
 
     def _prune(self) -> None:
-        old = "SELECT pid FROM processes WHERE ended IS NOT NULL ORDER BY ended DESC, pid DESC LIMIT -1 OFFSET ?"
-        self._db.execute(f"DELETE FROM tokens WHERE pid IN ({old})", (self._keep.ended,))
-        self._db.execute(f"DELETE FROM processes WHERE pid IN ({old})", (self._keep.ended,))
+        keep = self._keep.ended
+        self._keep_ended(keep)
+        while self._used_bytes() > self._keep.bytes and keep > self._keep.least_ended:
+            keep = max(self._keep.least_ended, keep * 3 // 4)
+            self._keep_ended(keep)
         self._db.execute("DELETE FROM events WHERE id <= (SELECT max(id) FROM events) - ?", (self._keep.events,))
+
+    def _keep_ended(self, count: int) -> None:
+        """Forgets all processes that have ended but the newest so many."""
+        old = "SELECT pid FROM processes WHERE ended IS NOT NULL ORDER BY ended DESC, pid DESC LIMIT -1 OFFSET ?"
+        self._db.execute(f"DELETE FROM tokens WHERE pid IN ({old})", (count,))
+        self._db.execute(f"DELETE FROM processes WHERE pid IN ({old})", (count,))
+
+    def _used_bytes(self) -> int:
+        """What the database would have without its free pages."""
+        size, pages, free = (
+            self._db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_size", "page_count", "freelist_count")
+        )
+        return int(size * (pages - free))
 
 
 def _code(error: Exception) -> Code:

@@ -237,6 +237,27 @@ class TestWriting:
         assert [saved.pid for saved in journal.load()] == [2]
         assert journal.last_pid() == 7
 
+    def test_a_large_past_is_shortened(self, opener: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(writer, "PRUNE_EVERY", 1)
+        journal = opener(keep=Keep(bytes=4_000_000, least_ended=5))
+        journal.append(2, 0, range(100_000))
+        journal.put_process(2, b"live")
+        for pid in range(3, 43):
+            journal.append(pid, 0, range(50_000))
+            journal.put_process(pid, b"", ended=float(pid))
+            journal.flush().result(WAIT)
+        kept = [ended.pid for ended in journal.history(100)]
+        assert 5 <= len(kept) < 20 and kept == list(range(43 - len(kept), 43))
+        assert len(journal.tokens(2)) == 100_000 and not journal.tokens(3) and len(journal.tokens(42)) == 50_000
+        assert journal.size() < 12_000_000
+
+    def test_the_newest_stay_however_large_they_are(self, opener: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(writer, "PRUNE_EVERY", 1)
+        journal = opener(keep=Keep(bytes=1000, least_ended=3))
+        for pid in range(2, 10):
+            journal.put_process(pid, b"x" * 10_000, ended=float(pid))
+        assert [ended.pid for ended in journal.history(100)] == [7, 8, 9]
+
 
 class TestErrors:
     def test_a_full_disk_loses_nothing(self, opener: Opener, errors: Errors) -> None:
