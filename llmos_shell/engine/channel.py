@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
+from typing import Any
 
 from msgspec import MsgspecError, Struct, msgpack
 
@@ -30,6 +31,7 @@ class Channel:
         self._inbox: SimpleQueue[abi.ToWorker | Exception] = SimpleQueue()
         self._end: Exception | None = None
         self._handlers: dict[type, Callable[[abi.ToWorker], None]] = {}
+        self._listeners: dict[type, Callable[[Any], None]] = {}
         self._writing = threading.Lock()
         self._held: list[bytes] = []
         self._sent_at = 0.0  # monotonic
@@ -39,6 +41,10 @@ class Channel:
     def divert(self, kind: type, handler: Callable[[abi.ToWorker], None]) -> None:
         """Has messages of this kind handled as they arrive, whatever else is under way."""
         self._handlers[kind] = handler
+
+    def overhear(self, kind: type, handler: Callable[[Any], None]) -> None:
+        """Has somebody told of messages of this kind as they arrive, besides whoever receives them."""
+        self._listeners[kind] = handler
 
     def receive(self, wait: bool) -> list[abi.ToWorker]:
         """All messages that have arrived; with `wait`, blocks until there is one.
@@ -92,6 +98,8 @@ class Channel:
             while count := self._socket.recv_into(buffer):
                 for body in splitter.feed(buffer[:count]):
                     message = self._decoder.decode(body)
+                    if (listener := self._listeners.get(type(message))) is not None:
+                        listener(message)
                     self._handlers.get(type(message), self._inbox.put)(message)
         except ConnectionError:
             pass

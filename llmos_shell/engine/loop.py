@@ -77,6 +77,10 @@ class Loop:
         self._blocked = False
         return self._table.handle(message)
 
+    def overhear(self, message: abi.Open) -> None:
+        """Prepares what handling this message will need. For another thread."""
+        self._table.overhear(message)
+
     def close(self) -> None:
         """Gives up what is kept besides the engine."""
         self._table.close()

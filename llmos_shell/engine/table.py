@@ -13,6 +13,7 @@ from llmos_shell.abi import worker as abi
 from llmos_shell.abi.engine import Engine
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.engine import images, neighbours
+from llmos_shell.engine.ahead import Ahead
 from llmos_shell.engine.arenas import Arenas
 from llmos_shell.engine.sequence import Sequence, Vocabulary
 
@@ -33,6 +34,7 @@ class Table:
         self._info = engine.info
         self._vocabulary = Vocabulary(engine)
         self._arenas = Arenas()
+        self._ahead = Ahead(engine.info.fingerprint, self._arenas)
         self._sequences: dict[int, Sequence] = {}
         self._free_slots = list(range(engine.info.slots))  # in ascending order
         self._awake: list[Sequence] | None = None  # None: to be found again
@@ -60,7 +62,13 @@ class Table:
 
     def close(self) -> None:
         """Gives up the files kept for further images."""
+        self._ahead.close()
         self._arenas.close()
+
+    def overhear(self, message: abi.Open) -> None:
+        """Verifies the image that this message names, which is still to be handled. For another thread."""
+        if isinstance(message.source, abi.ImageFile):
+            self._ahead.expect(message.source.path)
 
     def awake(self) -> list[Sequence]:
         """The sequences of the run set that could compute, in order."""
@@ -157,6 +165,13 @@ class Table:
         return []
 
     def _open(self, message: abi.Open) -> list[abi.ToDaemon]:
+        try:
+            return self._opened(message)
+        finally:
+            if isinstance(message.source, abi.ImageFile):
+                self._ahead.forget(message.source.path)
+
+    def _opened(self, message: abi.Open) -> list[abi.ToDaemon]:
         if message.seq in self._sequences:
             return [abi.Failed(message.seq, Code.EINVAL, "a sequence with this handle is open already")]
         if not self._free_slots:
@@ -214,14 +229,14 @@ class Table:
         return "" if usable >= min(source.tokens, len(sequence.tokens)) else f"only {usable} tokens could be copied"
 
     def _fill_from_image(self, sequence: Sequence, path: str) -> str:
-        image = images.read(path, self._info.fingerprint, self._arenas)
-        held = len(image.header.tokens)
-        usable = images.common_prefix(image.header.tokens, sequence.tokens)
-        if usable:
-            self._engine.restore(sequence.slot, image.blob, held)
-            sequence.kv = held
-            self.cut_kv(sequence, usable)
-            usable = sequence.kv
+        with self._ahead.image(path) as image:
+            held = len(image.header.tokens)
+            usable = images.common_prefix(image.header.tokens, sequence.tokens)
+            if usable:
+                self._engine.restore(sequence.slot, image.blob, held)
+                sequence.kv = held
+                self.cut_kv(sequence, usable)
+                usable = sequence.kv
         return "" if usable == held else f"only {usable} of the image's {held} tokens are those of the sequence"
 
     def _feed(self, message: abi.Feed) -> list[abi.ToDaemon]:

@@ -7,9 +7,10 @@ descriptor of a connected stream socket (one end of a socketpair), on which the 
 
 One thread steps: between two steps it takes all messages that have arrived, and with nothing to run it waits for one.
 A second reads the socket (`channel`), a third answers `Tokenize`, so that a text is read while a step is under way and
-a long one stalls nobody, and a fourth writes images. What steps report goes out at once when somebody may act on it (a
-prompt's progress, a first token, an end, pressure), else with the next. End of file or `Close` ends the worker with
-status 0, end of file also while it loads; a failed load or a failed engine ends it with status 1 after `Failed(None)`.
+a long one stalls nobody, a fourth writes images, and a fifth verifies those that are to be restored. What steps report
+goes out at once when somebody may act on it (a prompt's progress, a first token, an end, pressure), else with the next.
+End of file or `Close` ends the worker with status 0, end of file also while it loads; a failed load or a failed engine
+ends it with status 1 after `Failed(None)`.
 SIGINT is ignored: a terminal's Ctrl-C is not for workers.
 """
 
@@ -91,6 +92,7 @@ def _load_and_step(load: LoadEngine, channel: Channel) -> int:
     governor = Governor(engine.info.threads) if engine.info.threads > 1 else None
     files = _Files(channel)
     loop = Loop(engine, governor, later=files.do)
+    channel.overhear(abi.Open, loop.overhear)
     try:
         _steps(engine, loop, channel, messages)
         files.close()
