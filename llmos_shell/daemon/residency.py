@@ -70,12 +70,20 @@ class Residency:
         entry, key = self._resolve(model)
         while (drained := self._draining.get(key)) is not None and key in self._conductors:
             await drained[1].wait()
-        found = self._conductors.get(key)
-        if found is not None:
-            if found.busy or _loads(found.entry) == _loads(entry):
-                return found
-            del self._conductors[key]
+        if (usable := self._usable(key, entry)) is not None:
+            return usable
+        found = self._conductors.pop(key, None)
         return await self._loads.join(key, entry, lambda loading: self._load(key, loading, found))
+
+    def at_hand(self, model: str) -> Conductor | None:
+        """The same, of a model that nobody needs to wait for; else None. Raises ENOENT."""
+        entry, key = self._resolve(model)
+        return self._usable(key, entry) if key not in self._draining else None
+
+    def _usable(self, key: str, entry: ModelEntry) -> Conductor | None:
+        """The conductor of a model that is loaded as its entry says, or is in use as another one said."""
+        found = self._conductors.get(key)
+        return found if found is not None and (found.busy or _loads(found.entry) == _loads(entry)) else None
 
     def key_of(self, entry: ModelEntry) -> str:
         """What a process calls its model: the name in models.toml, or the path of weights that are not in there."""

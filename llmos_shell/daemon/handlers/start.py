@@ -129,11 +129,15 @@ async def fork(context: Context, args: abi.Fork) -> abi.Forked:
         if child.phase is Phase.NEW:
             turns.begin(core, child).cancel()
         elif child.phase is Phase.READY:
-            core.run_for(child, _resume(context, child))
+            if (conductor := core.residency.at_hand(child.model)) is not None:
+                conductor.attach(child)
+            else:
+                core.run_for(child, _resume(context, child))
         elif (conductor := core.residency.find(child.model)) is not None:
             conductor.attach(child)
             if conductor.workshop.pager is not None and child.tokens:
                 conductor.workshop.pager.open_idle(child)
+    await asyncio.sleep(0)  # they run before the journal is busy
     await core.durable()
     return abi.Forked(tuple(child.pid for child in children))
 
