@@ -18,8 +18,6 @@ from llmos_shell.abi import syscalls as sc
 from llmos_shell.abi.engine import Chunk
 from llmos_shell.abi.types import Signal
 from llmos_shell.abi.worker import Load
-from llmos_shell.testing.daemon import DaemonProcess, write_models
-from llmos_shell.testing.endurance import Footprint, footprint, live_and_die
 
 FORKS = 8
 CONVERSATIONS = 100
@@ -28,7 +26,6 @@ CONTEXT = 320
 ROUNDS = 15
 STEPS = 16
 SETTLE_SECONDS = 0.3
-SHORT = 10_000
 
 
 def measure(model: Path, threads: int) -> list[str]:
@@ -39,7 +36,6 @@ def measure(model: Path, threads: int) -> list[str]:
             lines += _forks(ours, tokens)
     lines += _parking(model, threads)
     lines += _overcommit(model, threads)
-    lines += _endurance()
     return lines
 
 
@@ -164,40 +160,6 @@ def _parking(model: Path, threads: int) -> list[str]:
             ("… verified and restored by a worker that waits for it:", statistics.median(back[1:]), ""),
         )
     ]
-
-
-def _endurance() -> list[str]:
-    """What 10,000 short processes leave behind, against 1,000."""
-    lines = []
-    for name in ("scripted engine", "built-in model"):
-        with tempfile.TemporaryDirectory(prefix="llmos-bench-") as folder:
-            home = Path(folder)
-            if name == "scripted engine":
-                write_models(home, tight={"end_after": 8, "pages": 40, "slots": 6})
-            os.environ["LLMOS_HOME"] = folder
-            daemon = DaemonProcess(home)
-            daemon.start()
-            try:
-                few, many = _after(daemon, 0, SHORT // 10), _after(daemon, SHORT // 10, SHORT)
-            finally:
-                daemon.stop()
-        for whose, before, after in (
-            ("daemon", few.daemon_bytes, many.daemon_bytes),
-            ("worker", few.worker_bytes, many.worker_bytes),
-        ):
-            figure = f"{after / 2**20:.1f} against {before / 2**20:.1f} MiB: {100 * (after / before - 1):+.1f} %"
-            lines.append(
-                f"| RSS after {SHORT} short processes against {SHORT // 10}: {whose}, {name} | {figure} | ≤ 2 % |"
-            )
-        disk = f"{many.state_bytes / 2**20:.0f} against {few.state_bytes / 2**20:.0f} MiB"
-        lines.append(f"| … journal and log on disk | {disk} | |")
-    return lines
-
-
-def _after(daemon: DaemonProcess, first: int, last: int) -> Footprint:
-    live_and_die(last - first, first)
-    with daemon.connect() as client:
-        return footprint(client)
 
 
 def _overcommit(model: Path, threads: int) -> list[str]:

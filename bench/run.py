@@ -29,6 +29,7 @@ TITLES = {
     "governor": "The thread governor beside fixed numbers of threads (random weights, Q8_0)",
     "scheduling": "Scheduling",
     "memory": "Memory of processes: forks, parking, far more conversations than pool (15 M parameters)",
+    "endurance": "Memory after 10,000 short processes",
     "startup": "Start-up",
     "language": "The shell language",
     "residency": "Three models in a budget for one; memory estimated and measured (15 M parameters)",
@@ -55,6 +56,7 @@ def main() -> None:
         "governor": lambda: _governor(options.threads, options.rounds),
         "scheduling": _scheduling,
         "memory": lambda: _memory(options.threads),
+        "endurance": _endurance,
         "startup": lambda: _startup(options.rounds),
         "language": lambda: _language(options.rounds),
         "residency": _residency,
@@ -148,6 +150,12 @@ def _memory(threads: int) -> list[str]:
     shape = Shape(embedding=288, layers=6, heads=6, kv_heads=6, feed_forward=768, vocabulary=32000, context=8192)
     with _random_model(shape) as model:
         return memory.measure(model, threads)
+
+
+def _endurance() -> list[str]:
+    import endurance
+
+    return endurance.measure()
 
 
 def _small_model() -> AbstractContextManager[Path]:
