@@ -17,6 +17,12 @@ INIT = 1
 KEEP_ENDED = 256
 """Processes that have ended and been waited for; the journal has more of them."""
 
+KEEP_TOKENS = 1 << 18
+"""Of context that these have in all, unless they are …"""
+
+LEAST_ENDED = 16
+"""… so few: a token takes some 40 bytes."""
+
 MAX_ZOMBIES = 4096
 """Ended processes that nobody has waited for."""
 
@@ -30,7 +36,8 @@ class ProcessTable:
         self._last = max(INIT, last_pid)
         self._all: dict[int, Process] = {}
         self._zombies: OrderedDict[int, None] = OrderedDict()
-        self._gone: OrderedDict[int, None] = OrderedDict()
+        self._gone: OrderedDict[int, int] = OrderedDict()  # their tokens
+        self._gone_tokens = 0
         init = Process(INIT, "llmosd", Kind.SESSION, ppid=0, host_pid=os.getpid(), phase=Phase.IDLE)
         self._all[INIT] = init
 
@@ -56,20 +63,27 @@ class ProcessTable:
     def remove(self, process: Process) -> None:
         """Forgets a process entirely."""
         self._all.pop(process.pid, None)
-        self._zombies.pop(process.pid, None)
-        self._gone.pop(process.pid, None)
+        self._leave(process.pid)
 
     def note_ended(self, process: Process) -> None:
         """It has ended, was waited for, or has somebody again who may wait: the oldest that was waited for goes."""
         pid = process.pid
         if pid not in self._all:
             return
-        self._zombies.pop(pid, None)
-        self._gone.pop(pid, None)
-        (self._gone if process.reaped else self._zombies)[pid] = None
-        if len(self._gone) > KEEP_ENDED:
-            oldest, _ = self._gone.popitem(last=False)
+        self._leave(pid)
+        if not process.reaped:
+            self._zombies[pid] = None
+            return
+        self._gone[pid] = len(process.tokens)
+        self._gone_tokens += len(process.tokens)
+        while len(self._gone) > (KEEP_ENDED if self._gone_tokens <= KEEP_TOKENS else LEAST_ENDED):
+            oldest = next(iter(self._gone))
+            self._leave(oldest)
             del self._all[oldest]
+
+    def _leave(self, pid: int) -> None:
+        self._zombies.pop(pid, None)
+        self._gone_tokens -= self._gone.pop(pid, 0)
 
     def excess_zombie(self) -> Process | None:
         """The oldest that nobody has waited for, if there are too many of them."""

@@ -12,7 +12,7 @@ from llmos_shell.daemon.output import Output
 from llmos_shell.daemon.process import Figures, Phase, Process
 from llmos_shell.daemon.record import decode_record, encode_record, from_record
 from llmos_shell.daemon.suspects import Suspects
-from llmos_shell.daemon.table import INIT, KEEP_ENDED, MAX_ZOMBIES, ProcessTable
+from llmos_shell.daemon.table import INIT, KEEP_ENDED, KEEP_TOKENS, LEAST_ENDED, MAX_ZOMBIES, ProcessTable
 
 
 def model_process(pid=7, **fields):
@@ -122,6 +122,20 @@ def test_ended_processes_are_forgotten_unless_somebody_may_wait():
         table.add(process)
     assert table.find(2) is not None and table.find(3) is None
     assert len(list(table)) == KEEP_ENDED + 2
+
+
+def test_fewer_of_those_that_ended_are_kept_when_they_are_long():
+    table = ProcessTable()
+    for pid in range(2, 102):
+        table.add(model_process(pid, phase=Phase.ENDED, reaped=True, tokens=[5] * 10_000))
+    kept = [process.pid for process in table if process.pid != INIT]
+    assert kept == list(range(102 - KEEP_TOKENS // 10_000, 102))
+    for pid in range(102, 202):
+        table.add(model_process(pid, phase=Phase.ENDED, reaped=True, tokens=[5] * 1_000_000))
+    assert len(list(table)) == LEAST_ENDED + 1
+    for pid in range(202, 502):
+        table.add(model_process(pid, phase=Phase.ENDED, reaped=True, tokens=[5]))
+    assert len(list(table)) == KEEP_ENDED + 1
 
 
 def test_those_nobody_waited_for_are_forgotten_like_others_once_their_session_has_ended():
