@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from functools import cache
 from importlib import import_module
@@ -14,6 +15,7 @@ from llmos_shell.abi.kernel import ENTRY_POINTS, KernelManifest, PoolBytes
 from llmos_shell.abi.syscalls import KernelInfo
 from llmos_shell.abi.worker import Load
 
+_NO_MODULE = re.compile(r"No module named '?([\w.]+)'?")
 _log = logging.getLogger("llmosd.kernels")
 
 
@@ -40,9 +42,24 @@ def manifest_named(name: str) -> KernelManifest:
         raise LlmosError(Code.ENOENT, f"no kernel is called {name}", hint=f"installed are {installed}")
     missing = missing_modules(manifest)
     if missing:
-        hint = f"pip install '{manifest.extra}'" if manifest.extra else f"install {', '.join(missing)}"
-        raise LlmosError(Code.ENOEXEC, f"kernel {name} needs {', '.join(missing)}", hint=hint)
+        raise _incomplete(manifest, missing)
     return manifest
+
+
+def lacks(name: str, said: str) -> LlmosError | None:
+    """What to install when the last words of a kernel's worker, which may run in an environment of its own, were that
+    a module is missing; None when they were not."""
+    found = _NO_MODULE.search(said)
+    manifest = manifests().get(name)
+    return _incomplete(manifest, (found.group(1),)) if found and manifest is not None else None
+
+
+def _incomplete(manifest: KernelManifest, missing: tuple[str, ...]) -> LlmosError:
+    pip = "pip" if "{python}" in manifest.argv[0] else f"{manifest.argv[0]} -m pip"
+    hint = f"{pip} install '{manifest.extra}'" if manifest.extra else f"install {', '.join(missing)}"
+    if not manifest.extra and pip != "pip":
+        hint += f" where {manifest.argv[0]} finds it"
+    return LlmosError(Code.ENOEXEC, f"kernel {manifest.name} needs {', '.join(missing)}", hint=hint)
 
 
 def missing_modules(manifest: KernelManifest) -> tuple[str, ...]:

@@ -92,18 +92,19 @@ class _Handshake:
         elif isinstance(message, abi.Ready):
             self.ready.set_result(message)
         elif isinstance(message, abi.Failed):
-            self.ready.set_exception(LlmosError(Code(message.code), message.message))
+            error = LlmosError(Code(message.code), message.message)
+            self.ready.set_exception(kernels.lacks(self._entry.kernel, message.message) or error)
 
     def lost(self, how: str) -> None:
         if self._released:
             self._on_lost(how)
             return
         lines = self.link.last_lines if self.link is not None else None
-        last = f" ({lines[-1]})" if lines else ""
-        self._lost = f"the worker of {self._entry.name} died while loading: {how}{last}"
+        last = lines[-1] if lines else ""
+        self._lost = f"the worker of {self._entry.name} died while loading: {how}{f' ({last})' if last else ''}"
         self.gone.set_result(None)
         if not self.ready.done():
-            self.ready.set_exception(LlmosError(Code.EIO, self._lost))
+            self.ready.set_exception(kernels.lacks(self._entry.kernel, last) or LlmosError(Code.EIO, self._lost))
 
     def _hello(self, hello: abi.Hello) -> None:
         if hello.protocol != PROTOCOL:

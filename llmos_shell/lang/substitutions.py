@@ -6,6 +6,7 @@ Quotes and whole words are `words.py`'s.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import NoReturn
 
 from llmos_shell.lang.ast import (
@@ -273,24 +274,40 @@ class SubstitutionReader:
     def read_subscript(self, position: int) -> tuple[Word, int]:
         """The index in brackets that begin at `position`, and where the text goes on behind them."""
         self.enter(position)
-        text, at, parts, depth = self.text, position + 1, [], 0  # type: tuple[str, int, list[Part], int]
+        parts: list[Part] = []
+        close = self.read_nested(parts, position, "[]", _SUBSCRIPT_RUN, self.read_special)
+        self.depth -= 1
+        return Word(parts, position + 1 + self.base), close + 1
+
+    def read_nested(
+        self,
+        parts: list[Part],
+        position: int,
+        pair: str,
+        run: re.Pattern[str],
+        read_special: Callable[[list[Part], str, int], int],
+    ) -> int:
+        """Reads what is between the bracket at `position` and its partner; where that is. Pairs inside are plain text.
+
+        `run` matches what is plain text besides, `read_special` reads the rest.
+        """
+        text, at, depth = self.text, position + 1, 0
         while True:
-            match = _SUBSCRIPT_RUN.match(text, at)
+            match = run.match(text, at)
             if match is not None:
                 self.add_literal(parts, match.group(), at)
                 at = match.end()
             if at >= len(text):
-                self.fail("unterminated [", position, incomplete=True)
+                self.fail(f"unterminated {pair[0]}", position, incomplete=True)
             char = text[at]
-            if char == "]" and not depth:
-                self.depth -= 1
-                return Word(parts, position + 1 + self.base), at + 1
-            if char in "[]":
-                depth += 1 if char == "[" else -1
+            if char == pair[1] and not depth:
+                return at
+            if char in pair:
+                depth += 1 if char == pair[0] else -1
                 self.add_literal(parts, char, at)
                 at += 1
             else:
-                at = self.read_special(parts, char, at)
+                at = read_special(parts, char, at)
 
     def _read_operator(self, part: Parameter, position: int, at: int, quoted: bool) -> int:
         """Reads what follows the name in `${name…}`, the brace included."""

@@ -82,23 +82,10 @@ class WordReader(SubstitutionReader):
 
     def _read_group(self, parts: list[Part], position: int) -> int:
         """Reads parentheses of a pattern or a regular expression, with all that is in them."""
-        text, at, depth = self.text, position, 0
-        while True:
-            match = _EXTENDED_RUN.match(text, at)
-            if match is not None:
-                self.add_literal(parts, match.group(), at)
-                at = match.end()
-            if at >= len(text):
-                self.fail("unterminated (", position, incomplete=True)
-            char = text[at]
-            if char in "()":
-                depth += 1 if char == "(" else -1
-                self.add_literal(parts, char, at)
-                at += 1
-                if not depth:
-                    return at
-            else:
-                at = self._read_of_regex(parts, char, at)
+        self.add_literal(parts, "(", position)
+        close = self.read_nested(parts, position, "()", _EXTENDED_RUN, self._read_of_regex)
+        self.add_literal(parts, ")", close)
+        return close + 1
 
     def read_regex(self, start: int) -> Word:
         """A regular expression: a word in which parentheses and `|` are plain text."""

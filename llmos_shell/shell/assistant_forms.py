@@ -124,4 +124,9 @@ ANSWERS: dict[str, str] = {
     "sched": "sched set POLICY chooses the scheduling policy: fair or fifo.",
     "unknown": UNKNOWN,
 }
-"""Answers in words by name; `unknown` is said to whatever is none of the shell's business."""
+"""Answers in words by name, as the model was trained; `unknown` is said to whatever is none of the shell's business."""
+
+SHOWN = {
+    ANSWERS["sched"]: "sched set POLICY chooses the scheduling policy: fair, fifo, rr, priority or deadline.",
+}
+"""What people read in the place of an answer that says less than there is by now."""

@@ -180,6 +180,7 @@ class Context:
         self.background = background  # started with `&`, or a part of a background job
         self.nice = nice  # set by `nice -n`
         self.detached = detached  # set by `nohup`
+        self.told_errno: int | None = None  # of an error of the host that ended the command with a message
         self._on_track = on_track
         self.on_reach = on_reach
         self.handover = handover  # of a background job, whose output may have to outlive the shell

@@ -13,6 +13,7 @@ from llmos_shell.abi.syscalls import PROC_FORK, PROC_INFO, PROC_SPAWN, Fork, For
 from llmos_shell.abi.types import Message, ProcessInfo, Sampling, Turn
 from llmos_shell.shell import chats
 from llmos_shell.shell.conversation import LeaveRequested
+from llmos_shell.shell.slash_names import SLASH_COMMANDS
 
 if TYPE_CHECKING:
     from llmos_shell.shell.conversation import Conversation
@@ -24,14 +25,14 @@ _SETTING_NAMES = {"tokens": "max_tokens"}
 def run_slash(conversation: Conversation, text: str) -> None:
     """Runs one; raises `LeaveRequested`, or EINVAL for one that does not exist or is used wrongly."""
     name, _, rest = text.partition(" ")
-    entry = _COMMANDS.get(_ALIASES.get(name, name))
-    if entry is None:
+    run = _COMMANDS.get(_ALIASES.get(name, name))
+    if run is None:
         from difflib import get_close_matches
 
         close = get_close_matches(name, _COMMANDS, 1)
         mend = f"did you mean {close[0]}?" if close else "try /help"
         raise LlmosError(Code.EINVAL, f"no command {name}", hint=f"{mend} (//text sends /text)")
-    entry[1](conversation, rest.strip())
+    run(conversation, rest.strip())
 
 
 # -- leaving and looking -----------------------------------------------------------------------------------------------
@@ -47,7 +48,7 @@ def _detach(conversation: Conversation, rest: str) -> None:
 
 def _help(conversation: Conversation, rest: str) -> None:
     out = conversation.context.out
-    for name, (usage, _) in _COMMANDS.items():
+    for name, usage in SLASH_COMMANDS.items():
         out.write(f"  {name:<8} {usage}\n")
     out.write(
         '  //text   sends /text\n  """      begins and ends a message of several lines\n'
@@ -275,22 +276,20 @@ def _short(text: str) -> str:
     return line if len(line) <= 50 else line[:49] + "…"
 
 
-_COMMANDS: dict[str, tuple[str, Callable[[Conversation, str], None]]] = {
-    "/bye": ("end the conversation (so does Ctrl-D after `chat`)", _bye),
-    "/detach": ("leave it running; `attach PID` comes back", _detach),
-    "/undo": ("take back the last message and its answer", _undo),
-    "/retry": ("have the last message answered anew", _retry),
-    "/clear": ("begin anew, with the same settings and system prompt", _clear),
-    "/system": ('TEXT: replace the system prompt ("" removes it); alone: show it', _system_command),
-    "/model": ("MODEL: go on with another model; alone: name the present one", _model),
-    "/attach": ("FILE: send a text file along with the next message", _attach),
-    "/set": ("KEY VALUE: change a setting from the next message on (also: raw on|off)", _set),
-    "/show": ("show process, context and settings; `/show transcript`: what was said", _show),
-    "/save": ("NAME: keep the conversation; FILE.txt: write it for people", _save),
-    "/load": ("NAME: replace the conversation by a saved one; alone: list them", _load),
-    "/fork": ("copy it into a process of its own", _fork),
-    "/help": ("this list", _help),
+_COMMANDS: dict[str, Callable[[Conversation, str], None]] = {
+    "/bye": _bye,
+    "/detach": _detach,
+    "/undo": _undo,
+    "/retry": _retry,
+    "/clear": _clear,
+    "/system": _system_command,
+    "/model": _model,
+    "/attach": _attach,
+    "/set": _set,
+    "/show": _show,
+    "/save": _save,
+    "/load": _load,
+    "/fork": _fork,
+    "/help": _help,
 }
-
-NAMES = tuple(_COMMANDS)
-"""All of them."""
+"""What carries them out; `slash_names` says what they do."""

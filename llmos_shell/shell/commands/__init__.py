@@ -79,6 +79,7 @@ def invoke(command: Command, words: Sequence[str], context: Context) -> int:
     except LlmosError as error:
         return context.error(command.name, error)
     except OSError as error:
+        context.told_errno = error.errno
         return context.error(command.name, describe_os_error(error))
     except Exception:
         return report_bug(command.name, context.err)

@@ -96,6 +96,7 @@ def _explain_failure(context: Context) -> int:
 def consult(context: Context, question: str, model: str, names: Sequence[str], *, as_json: bool) -> int:
     """Puts a question to the assistant. In a REPL a command line goes to the edit buffer, else it is printed."""
     from llmos_shell.shell import assistant
+    from llmos_shell.shell.assistant_forms import SHOWN
     from llmos_shell.shell.interactive.proposals import propose
 
     prepared = assistant.prepare(question, names)
@@ -123,7 +124,7 @@ def consult(context: Context, question: str, model: str, names: Sequence[str], *
         if proposal.destructive:
             print("[this ends or overwrites something: look before pressing Enter]", file=context.err)
     else:
-        context.out.write(proposal.text + "\n")
+        context.out.write(SHOWN.get(proposal.text, proposal.text) + "\n")
     context.out.flush()
     return 1 if proposal.kind == "unknown" else 0
 

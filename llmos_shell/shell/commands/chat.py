@@ -19,6 +19,7 @@ from llmos_shell.shell.settings import (
     sampling_of,
     system_of,
 )
+from llmos_shell.shell.slash_names import SLASH_COMMANDS
 from llmos_shell.shell.targets import resolve_one
 
 
@@ -92,6 +93,8 @@ def _resume(context: Context, pid: int, *, raw: bool, files: str) -> Conversatio
     return conversation
 
 
+_SLASH_LIST = "\n".join(f"- {name}{' ' if does[:1].isupper() else ': '}{does}" for name, does in SLASH_COMMANDS.items())
+
 RAW = Option(("--raw",), "show answers as they are, not as Markdown")
 
 COMMANDS = (
@@ -123,8 +126,9 @@ COMMANDS = (
             "Markdown, unless --raw or `/set raw on` says otherwise, and Ctrl-X Ctrl-E opens your editor.\n\n"
             'From a pipe every line is a message, or every block of lines between """ and """; with `-` all of it '
             "is one. The exit status is 1 if any was refused.\n\n"
-            "/help lists the commands that begin with a slash; from a pipe they work too, but not with `-`, which is "
-            "how to pass on text that is not your own. /undo, /retry, /clear and /system change what the model has in "
+            "These lines are commands, also from a pipe, but not with `-`, which is how to pass on text that is not "
+            f"your own; //TEXT sends /TEXT:\n\n{_SLASH_LIST}\n\n"
+            " /undo, /retry, /clear and /system change what the model has in "
             "mind; what it said stays in the journal. /save NAME writes a file in the folder `chats` of the state, "
             "which outlives the journal; /load NAME reads it, into any chat with any model."
         ),

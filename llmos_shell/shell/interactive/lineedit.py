@@ -58,13 +58,13 @@ class EditingReader:
         from prompt_toolkit.completion import WordCompleter
         from prompt_toolkit.history import InMemoryHistory
 
-        from llmos_shell.shell.slash import NAMES
+        from llmos_shell.shell.slash_names import SLASH_COMMANDS
 
         self._session: PromptSession[str] = PromptSession(
             _PROMPT,
             history=InMemoryHistory(),
             key_bindings=_keys(),
-            completer=WordCompleter(list(NAMES), sentence=True),
+            completer=WordCompleter(list(SLASH_COMMANDS), sentence=True),
             complete_while_typing=False,
             enable_suspend=False,
             multiline=True,

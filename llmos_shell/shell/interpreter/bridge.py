@@ -110,6 +110,8 @@ def run_llmos(shell: Shell, words: list[str]) -> int:
     except BrokenPipeError:
         return shell.lost_reader()
     except OSError as error:
+        if error.errno == context.told_errno:
+            return status or 1  # the command has said so
         return shell.complain(f"{words[0]}: cannot write: {(error.strerror or str(error)).lower()}", 1)
     finally:
         tracked.forget()

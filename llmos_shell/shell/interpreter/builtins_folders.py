@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from llmos_shell.shell.interpreter.builtins import usage, write
+from llmos_shell.shell.interpreter.folders import present_umask
 
 if TYPE_CHECKING:
     from llmos_shell.shell.interpreter.shell import Shell
@@ -85,8 +86,7 @@ def umask(shell: Shell, words: list[str]) -> int:
         letters = letters or arguments[0] == "-S"
         if arguments.pop(0) == "--":
             break
-    present = os.umask(0)
-    os.umask(present)
+    present = present_umask()
     if not arguments:
         return write(shell, f"{_in_letters(present)}\n" if letters else f"{present:04o}\n")
     mask = _octal(arguments[0]) if arguments[0][:1].isdigit() else _symbolic(arguments[0], present)

@@ -10,6 +10,8 @@ import threading
 
 CLONE_FS = 0x200  # linux/sched.h
 
+STATUS = "/proc/thread-self/status"
+
 _local = threading.local()
 
 
@@ -50,6 +52,20 @@ class Restore:
     def _prepare(self) -> None:
         if threading.current_thread() is not threading.main_thread():
             own_folder()
+
+
+def present_umask() -> int:
+    """The umask of this thread, as the kernel tells it.
+
+    Setting another to learn the present one would let other threads make files with that.
+    """
+    try:
+        with open(STATUS, encoding="ascii", errors="replace") as file:
+            return next(int(line.split()[1], 8) for line in file if line.startswith("Umask:"))
+    except (OSError, ValueError, IndexError, StopIteration):  # Linux before 4.7, another system
+        present = os.umask(0o077)
+        os.umask(present)
+        return present
 
 
 def own_folder() -> None:

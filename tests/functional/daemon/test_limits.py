@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llmos_shell.abi.errors import Code
+from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.syscalls import (
     KERNEL_LIST,
     MEM_INFO,
@@ -133,6 +133,13 @@ def test_a_busy_model_is_not_unloaded(client):
 def test_a_model_that_cannot_be_loaded(client):
     assert code_of(client, PROC_SPAWN, Spawn(prompt="x")) == Code.ENOEXEC
     assert code_of(client, MODEL_LOAD, ModelName("broken")) == Code.ENOEXEC
+
+
+@pytest.mark.llmos(models={"partial": {"fail_load": "No module named 'tensors.parts'"}})
+def test_a_worker_that_lacks_a_module_says_what_to_install(client):
+    with pytest.raises(LlmosError, match=r"kernel scripted needs tensors.parts: install tensors.parts$") as error:
+        client.call(MODEL_LOAD, ModelName("partial"))
+    assert error.value.code is Code.ENOEXEC
 
 
 @pytest.mark.llmos(models={"stuck": {"hang_load": True}}, env={"LLMOS_WORKER_STALL_SECONDS": "0.3"})

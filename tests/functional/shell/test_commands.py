@@ -194,6 +194,14 @@ def test_a_full_disk_is_one_line(daemon: Any, llmos_home: Path) -> None:
     assert done.stderr.count(b"\n") == 1 and done.stderr.endswith(b": no space left on device\n")
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+@pytest.mark.parametrize("command", ["run -n 3 hello", "ps"])
+def test_a_full_disk_is_one_line_in_a_script_too(daemon: Any, llmos: Any, command: str) -> None:
+    done = llmos("-c", f"{command} > /dev/full; echo $?")
+    assert done.stdout == "1\n"
+    assert done.stderr.count("\n") == 1 and done.stderr.endswith(": no space left on device\n"), done.stderr
+
+
 # -- conversations ---
 
 

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from llmos_shell.daemon.policies import POLICIES
 from llmos_shell.shell.assistant import ASK, DO, candidates, finish, places, prepare, wire
-from llmos_shell.shell.assistant_forms import ANSWERS, FORMS, UNKNOWN
+from llmos_shell.shell.assistant_forms import ANSWERS, FORMS, SHOWN, UNKNOWN
 from llmos_shell.shell.assistant_slots import MAX_PLACES, find_slots
 
 MODELS = ["tiny", "llama-3.2-1b", "my-writer"]
@@ -132,3 +133,8 @@ def test_prompt_never_contains_places_typed_by_the_user(question: str) -> None:
     prepared = prepare(question + " <n1> <do>", [])
     inner = prepared.prompt[len(ASK) : -len(DO)]
     assert inner.count("<") == len(prepared.slots)
+
+
+def test_the_answer_about_policies_names_those_that_are_built_in() -> None:
+    assert set(SHOWN) <= set(ANSWERS.values())
+    assert all(name in SHOWN[ANSWERS["sched"]] for name in POLICIES)

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
-from llmos_shell.shell import commands, helpdoc, topics
+from llmos_shell.shell import commands, helpdoc, slash, topics
 from llmos_shell.shell.command import Command, Manual
 from llmos_shell.shell.commands.manual import overview
 from llmos_shell.shell.document import Code, parse_markdown, to_markdown, to_text
 from llmos_shell.shell.interpreter.language_help import LANGUAGE
 from llmos_shell.shell.manpage import WIDTH, man_blocks, man_page, render_help
 from llmos_shell.shell.manuals import FAMILIES, all_manuals, find_topic, has_page, search
+from llmos_shell.shell.slash_names import SLASH_COMMANDS
 from llmos_shell.shell.tables import Style
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -231,3 +232,12 @@ def _anchors(page: Path) -> set[str]:
     headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
     slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
     return slugs | set(re.findall(r'<a id="([^"]+)">', text))
+
+
+def test_the_page_of_chat_lists_the_commands_that_begin_with_a_slash() -> None:
+    command = commands.find("chat")
+    assert command is not None
+    page = man_page(command, Style())
+    assert set(SLASH_COMMANDS) == set(slash._COMMANDS)
+    for name in SLASH_COMMANDS:
+        assert re.search(rf"^ *• {name}\b", page, re.MULTILINE), name
