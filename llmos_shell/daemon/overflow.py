@@ -13,6 +13,7 @@ from llmos_shell.abi.errors import LlmosError
 from llmos_shell.abi.types import Message, Overflow, Reason
 from llmos_shell.daemon import lifecycle
 from llmos_shell.daemon.process import Phase, Process
+from llmos_shell.daemon.prompts import common
 
 if TYPE_CHECKING:
     from llmos_shell.daemon.conductor import Conductor
@@ -42,6 +43,8 @@ async def make_room(
 ) -> tuple[int, tuple[int, ...]]:
     """Forgets something if a turn's input, `tokens` after the first `keep`, would leave no room; the same anew."""
     context = conductor.workshop.context
+    if process.forgotten and keep < len(process.tokens):
+        keep, tokens = _still_forgotten(process, keep, tokens)
     length = keep + len(tokens)
     if process.overflow is not Overflow.SHIFT or length <= context - context // ANSWER_SHARE:
         return keep, tokens
@@ -58,6 +61,18 @@ async def make_room(
     if length - discard < context and process.phase is Phase.NEW:
         _forget(conductor, process, sinks, discard)
     return len(process.tokens), tokens
+
+
+def _still_forgotten(process: Process, keep: int, tokens: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
+    """The conversation was read again as a whole: what was forgotten stays so, if it is the same up to the answer."""
+    sinks, forgotten = process.sinks, process.forgotten
+    whole = (*process.tokens[:keep], *tokens)
+    rest = (*whole[:sinks], *whole[sinks + forgotten :])
+    same = common(process.tokens, rest) if rest else 0
+    if same >= process.turn_start > sinks:
+        return same, rest[same:]
+    process.forgotten = 0
+    return keep, tokens
 
 
 async def _go_on(conductor: Conductor, process: Process) -> None:

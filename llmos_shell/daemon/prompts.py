@@ -75,12 +75,12 @@ class Tokenizer:
         if process.raw:
             text = "".join(turn.text for turn in process.turns[known:])
             tokens = await self.ask(abi.Tokenize(0, text=text, special=not known))
-            keep = len(process.tokens) if known else _common(process.tokens, tokens.tokens)
+            keep = len(process.tokens) if known else common(process.tokens, tokens.tokens)
             return keep, tokens.tokens if known else tokens.tokens[keep:]
         answer = await self.ask(abi.Tokenize(0, messages=process.messages(), known=known))
         if known and not answer.whole:
             return len(process.tokens), answer.tokens
-        keep = _common(process.tokens, answer.tokens)
+        keep = common(process.tokens, answer.tokens)
         return keep, answer.tokens[keep:]
 
     def answered(self, message: abi.Tokens) -> None:
@@ -134,7 +134,7 @@ def _ended_by_stop_string(process: Process) -> bool:
     return bool(answers) and answers[-1].reason is Reason.STOP
 
 
-def _common(left: list[int], right: tuple[int, ...]) -> int:
+def common(left: list[int], right: tuple[int, ...]) -> int:
     """Leading tokens that are equal, leaving at least one of `right`."""
     most = min(len(left), len(right) - 1)
     if tuple(left[:most]) == right[:most]:

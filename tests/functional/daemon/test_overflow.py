@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import signal
+from itertools import pairwise
 
 import pytest
 
-from llmos_shell.abi.syscalls import PROC_FORK, SYS_DMESG, SYS_STATUS, Dmesg, Fork, Nothing
+from llmos_shell.abi.syscalls import PROC_FORK, PROC_TRANSCRIPT, SYS_DMESG, SYS_STATUS, Dmesg, Fork, Nothing, Pid
 from llmos_shell.abi.types import Message, Overflow, Reason
 from llmos_shell.testing.clients import info, kill, run, say, spawn, text_of, wait
 from llmos_shell.testing.retry import retry_until
@@ -55,6 +56,23 @@ def test_a_conversation_longer_than_the_context(client):
     for number in range(8):
         assert len(say(client, pid, f"message {number}")) == 30
     assert info(client, pid).forgotten_tokens > 0
+
+
+@pytest.mark.llmos(models={"roomy": {**SMALL, "pages": 64, "context": 256}})
+def test_answers_that_end_by_a_stop_string_forget_no_more_than_others(client):
+    stop = list("etaoinshr")
+    pid = spawn(client, chat=True, overflow=Overflow.SHIFT, sampling={"stop": stop, "seed": 1})
+    counts, computed = [], []
+    for number in range(24):
+        say(client, pid, f"message {number}")
+        assert client.call(PROC_TRANSCRIPT, Pid(pid)).turns[-1].reason is Reason.STOP
+        row = info(client, pid)
+        counts.append(row.forgotten_tokens)
+        computed.append(row.prompt_tokens)
+    forgets = [after - before for before, after in pairwise(counts)]
+    assert counts[-1] > 0 and forgets.count(0) >= len(forgets) // 3, counts
+    quiet = [after - before for (before, after), forgot in zip(pairwise(computed), forgets, strict=True) if not forgot]
+    assert max(quiet) < 64, "what is in the context is not read again"
 
 
 def test_the_system_prompt_stays(client):
