@@ -24,6 +24,7 @@ CONVERSATIONS = 100
 NEW_TOKENS = 32
 CONTEXT = 320
 ROUNDS = 15
+FORK_ROUNDS = 9
 STEPS = 16
 SETTLE_SECONDS = 0.3
 
@@ -66,7 +67,7 @@ def _forks(ours: Llmos, tokens: int) -> list[str]:
         return worker
 
     again, forked, pages, steps = [], [], [], []
-    for _ in range(3):
+    for _ in range(FORK_ROUNDS):
         source = start()
         again.append(first(source))
         client.call(sc.PROC_KILL, sc.Kill(source, Signal.STOP))
