@@ -24,7 +24,10 @@ FAR = 1e6
 
 
 class Footprint(Struct, frozen=True):
-    """What is occupied: bytes of RSS, open descriptors, files in RAM, bytes of journal and log on disk."""
+    """What is occupied: RSS without mapped files in RAM, open descriptors, images in RAM, bytes of journal and log.
+
+    Files in RAM are counted apart: a worker keeps some to be used again, up to a limit (`engine.arenas`).
+    """
 
     daemon_bytes: int
     worker_bytes: int
@@ -133,8 +136,9 @@ def _sampling(number: int) -> dict[str, object]:
 
 
 def _rss(pid: int) -> int:
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    kib = {line.split(":")[0]: int(line.split()[1]) for line in lines if line.startswith(("VmRSS", "RssShmem"))}
+    return (kib["VmRSS"] - kib["RssShmem"]) << 10
 
 
 def _descriptors(pid: int) -> int:
