@@ -32,9 +32,8 @@ def measure() -> list[str]:
             ("worker", few.worker_bytes, many.worker_bytes),
         ):
             figure = f"{after / 2**20:.1f} against {before / 2**20:.1f} MiB: {100 * (after / before - 1):+.1f} %"
-            lines.append(
-                f"| RSS after {SHORT} short processes against {SHORT // 10}: {whose}, {name} | {figure} | ≤ 2 % |"
-            )
+            what = f"RSS but images' files, after {SHORT} processes against {SHORT // 10}: {whose}, {name}"
+            lines.append(f"| {what} | {figure} | ≤ 2 % |")
         disk = f"{many.state_bytes / 2**20:.0f} against {few.state_bytes / 2**20:.0f} MiB"
         lines.append(f"| … journal and log on disk | {disk} | |")
     return lines
