@@ -347,7 +347,7 @@ def _typed(conversation: Conversation) -> Iterator[Message | LlmosError]:
                 except KeyboardInterrupt:
                     conversation.break_off()
             try:
-                text = reader.read(typed)
+                text = reader.read(typed, watcher.stirred.is_set)
             except BrokenOff as broken:
                 typed = broken.typed
                 continue

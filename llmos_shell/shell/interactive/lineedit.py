@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import select
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from llmos_shell.shell.messages import is_open
@@ -33,11 +34,14 @@ class BrokenOff(Exception):
 class Reader(Protocol):
     """Reads messages."""
 
-    def read(self, typed: str = "") -> str:
-        """One message, with `typed` at the prompt already. Raises EOFError, KeyboardInterrupt and `BrokenOff`."""
+    def read(self, typed: str, stirred: Callable[[], bool]) -> str:
+        """One message, with `typed` at the prompt already. Raises EOFError, KeyboardInterrupt and `BrokenOff`.
+
+        `stirred` tells whether `wake` was called before it had somebody to wake.
+        """
 
     def wake(self) -> None:
-        """Has a `read` that goes on in another thread raise `BrokenOff`; without one, does nothing."""
+        """Has a `read` that goes on in another thread raise `BrokenOff`."""
 
     def close(self) -> None:
         """Gives back what it holds."""
@@ -71,10 +75,15 @@ class EditingReader:
             prompt_continuation=_CONTINUED,
         )
 
-    def read(self, typed: str = "") -> str:
+    def read(self, typed: str, stirred: Callable[[], bool]) -> str:
         """One message."""
+
+        def begun() -> None:
+            if stirred():
+                self.wake()
+
         self._session.app.erase_when_done = False
-        return self._session.prompt(default=typed)
+        return self._session.prompt(default=typed, pre_run=begun)
 
     def wake(self) -> None:
         """Breaks off from another thread."""
@@ -132,8 +141,8 @@ class PlainReader:
         self._woken, self._wake = os.pipe()
         self._block = ""
 
-    def read(self, typed: str = "") -> str:
-        """One message."""
+    def read(self, typed: str, stirred: Callable[[], bool]) -> str:
+        """One message. Whoever wakes it leaves a mark that it finds later as well."""
         while True:
             self._out.write(_CONTINUED if self._block else _PROMPT)
             self._out.flush()
