@@ -336,16 +336,18 @@ def _typed(conversation: Conversation) -> Iterator[Message | LlmosError]:
     typed = ""
     try:
         while True:
-            if watcher is None or not watcher.alive or watcher.pid != conversation.pid:
-                if watcher is not None:
-                    watcher.close()
-                watcher = Watcher(conversation.pid, lambda: conversation.offset, reader.wake)
-            if watcher.stirred.is_set():
+            if (
+                watcher is not None and watcher.stirred.is_set()
+            ):  # first: one that has heard of the end is no longer alive
                 watcher.stirred.clear()
                 try:
                     conversation.show_others()
                 except KeyboardInterrupt:
                     conversation.break_off()
+            if watcher is None or not watcher.alive or watcher.pid != conversation.pid:
+                if watcher is not None:
+                    watcher.close()
+                watcher = Watcher(conversation.pid, lambda: conversation.offset, reader.wake)
             try:
                 text = reader.read(typed, watcher.stirred.is_set)
             except BrokenOff as broken:
