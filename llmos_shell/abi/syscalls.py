@@ -44,7 +44,8 @@ class Spawn(Struct, frozen=True, omit_defaults=True):
 
     Exactly one of `prompt` (raw text, completed as it stands) and `messages` (rendered with the model's chat template)
     is given, unless `chat`, where both may be absent and the process sleeps until its first input. `messages` with a
-    last role of `user` starts generating at once.
+    last role of `user` starts generating at once. With `source`, `prompt` is the next thing said to a copy of that
+    process, in its form, raw or rendered; the model is its model, and only what is said from now on is output.
     """
 
     model: str = ""  # "": the default model
@@ -62,6 +63,7 @@ class Spawn(Struct, frozen=True, omit_defaults=True):
     group: str = ""  # shares the device as a part of this group; "": of its terminal's or session's
     deadline: float | None = None  # seconds from now by which it should have ended; matters under policy `deadline`
     foreground: bool = False  # a person waits for it, until nobody follows it in the foreground any more
+    source: int | None = None  # PID of a process, also an ended one, from which it goes on
 
 
 class Spawned(Struct, frozen=True):

@@ -12,10 +12,10 @@ from msgspec import structs
 
 from llmos_shell.abi import syscalls as abi
 from llmos_shell.abi.errors import Code, LlmosError
-from llmos_shell.abi.types import Kind, KvState, Limits, Message, ModelEntry, Reason, Sampling, Turn
+from llmos_shell.abi.types import Kind, Limits, Message, ModelEntry, Reason, Sampling, Turn
 from llmos_shell.daemon import lifecycle, turns
+from llmos_shell.daemon.copies import continue_from, copy_of, record_context
 from llmos_shell.daemon.groups import check_name, name_of
-from llmos_shell.daemon.output import Output
 from llmos_shell.daemon.policies import NICE_MAX, NICE_MIN
 from llmos_shell.daemon.process import Phase, Process, printable
 from llmos_shell.daemon.syscalls import Context
@@ -36,12 +36,17 @@ MAX_STOPS, MAX_STOP_LENGTH = 64, 1024
 async def spawn(context: Context, args: abi.Spawn) -> abi.Spawned:
     """Starts a model process."""
     core = context.core
-    entry = core.registry.resolve(args.model)
+    source = None if args.source is None else await core.recall(args.source)
+    entry = core.registry.resolve(args.model or (source.model if source is not None else ""))
     process = _new_process(context, args, entry)
+    if source is not None:
+        continue_from(process, source)
     core.scheduling.require_room(process.model, process.group)
     if args.private:
         process.scope = f"p{process.pid}"
     lifecycle.spawned(core, process)
+    if process.tokens:
+        record_context(core, process)
     if process.chat and (not process.turns or process.turns[-1].role not in ("user", "prompt")):
         lifecycle.sleep(core, process)
         await core.durable()
@@ -123,7 +128,7 @@ async def fork(context: Context, args: abi.Fork) -> abi.Forked:
     core.table.require_room(args.count)
     group = name_of(source.named_group, context.caller.tty, 0 if args.detached else context.caller.pid)
     core.scheduling.require_room(source.model, group, args.count)
-    children = [_copy(context, source, args, number) for number in range(1, args.count + 1)]
+    children = [copy_of(context, source, args, number) for number in range(1, args.count + 1)]
     for child in children:
         lifecycle.spawned(core, child)
         if child.phase is Phase.NEW:
@@ -162,6 +167,8 @@ def _new_process(context: Context, args: abi.Spawn, entry: ModelEntry) -> Proces
         raise LlmosError(Code.EINVAL, "`prompt` and `messages` exclude each other")
     if args.prompt is None and args.messages is None and not args.chat:
         raise LlmosError(Code.EINVAL, "there is no prompt")
+    if args.source is not None and (args.prompt is None or args.chat):
+        raise LlmosError(Code.EINVAL, "a process is continued with a prompt, and only with that")
     if args.prompt is None and not args.messages and not args.chat:
         raise LlmosError(Code.EINVAL, "there are no messages")
     check_nice(args.nice)
@@ -217,72 +224,6 @@ def _name(args: abi.Spawn) -> str:
     if not line:
         return "chat" if args.chat else "generate"
     return line if len(line) <= NAME_LENGTH else line[: NAME_LENGTH - 1] + "…"
-
-
-def _copy(context: Context, source: Process, args: abi.Fork, number: int) -> Process:
-    """A child with the same tokens and text. Where it goes on depends on what the source was doing."""
-    core = context.core
-    sampling = source.sampling
-    if not args.keep_seed:
-        seed = (
-            (sampling.seed or 0) + number if args.again else secrets.randbits(64)
-        )  # anew: repeatable, if the first is
-        sampling = structs.replace(sampling, seed=seed % (1 << 64))
-    ppid, session = (INIT, 0) if args.detached else (context.caller.pid, context.caller.pid)
-    child = Process(
-        core.table.next_pid(), source.name, Kind.MODEL, ppid=ppid, session=session, model=source.model,
-        nice=source.nice if args.nice is None else args.nice, tty=context.caller.tty, chat=source.chat,
-        scope=source.scope, overflow=source.overflow, sampling=sampling,
-        limits=Limits() if not source.alive else source.limits,
-    )  # fmt: skip
-    child.named_group = source.named_group
-    child.sinks, child.forgotten = source.sinks, source.forgotten
-    child.raw, child.turns, child.known = source.raw, list(source.turns), source.known
-    child.tokens = list(source.tokens)
-    child.turn_start, child.turn_offset = source.turn_start, source.turn_offset
-    child.output.append(source.output.read(0))
-    child.held, child.weights = source.held, source.weights
-    child.output.marks = list(source.output.marks)
-    child.output.mark_offsets = list(source.output.mark_offsets)
-    child.prompt_tokens = len(child.tokens)
-    child.origin = source.seq
-    child.kv = KvState.DROPPED if child.tokens else KvState.NONE
-    child.phase = source.phase
-    if not source.alive:
-        child.chat, child.phase = True, Phase.IDLE
-    elif source.interrupting:
-        child.phase = Phase.IDLE
-        child.output.append(child.held)
-        child.held = ""
-        child.turns.append(Turn(child.answer_role, child.output.read(child.turn_offset), 0, Reason.INTERRUPT))
-        child.known = len(child.turns)
-    if args.again:
-        _begin_again(child, source)
-    core.journal.append(child.pid, 0, child.tokens[:], child.output.read(0), turn=len(child.turns) - 1, role="fork")
-    return child
-
-
-def _begin_again(child: Process, source: Process) -> None:
-    """Takes a copy back to where its source's present or last answer began."""
-    if not source.answering:
-        child.turns = list(source.turns)
-        if child.turns and child.turns[-1].role == child.answer_role:
-            child.turns.pop()
-    if not child.turns or child.turns[-1].role not in ("user", "prompt"):
-        raise LlmosError(Code.EINVAL, f"process {source.pid} was asked nothing that it could answer again")
-    fits = source.known and source.phase is not Phase.NEW and source.turn_start <= len(source.tokens)
-    start = source.turn_start if fits else 0
-    child.chat, child.limits, child.held = source.chat, source.limits, ""
-    child.tokens = source.tokens[:start]
-    child.prompt_tokens = start
-    child.kv = KvState.DROPPED if start else KvState.NONE
-    child.known = len(child.turns) if start else 0
-    child.phase = Phase.READY if start else Phase.NEW
-    child.output = Output(source.output.read(0, source.turn_offset))
-    for offset, mark in zip(source.output.mark_offsets, source.output.marks, strict=True):
-        if offset <= source.turn_offset:
-            child.output.marks.append(mark)
-            child.output.mark_offsets.append(offset)
 
 
 def merged(base: Sampling, changes: dict[str, Any]) -> Sampling:

@@ -28,8 +28,12 @@ from llmos_shell.shell.settings import (
     sampling_of,
     system_of,
 )
+from llmos_shell.shell.targets import resolve_one
 
 BEST_OF = Option(("--best-of",), "answer N times and print the likeliest answer", "N", "count")
+
+
+FROM = Option(("--from",), "go on from what this process was asked and said, which shares its memory", "PID", "pid")
 
 
 def _run(context: Context, args: Args) -> int:
@@ -38,9 +42,11 @@ def _run(context: Context, args: Args) -> int:
     check_options(args)
     if args.detach and args.best_of:
         raise UsageError("--detach and --best-of exclude each other: use `run … &` for the latter")
-    prompt = gather(context, args.model, args.PROMPT, template=args.file, files=args.attach)
+    source = None if args["from"] is None else resolve_one(context, args["from"])
+    names = None if source is None else ()
+    prompt = gather(context, args.model, args.PROMPT, names=names, template=args.file, files=args.attach)
     request = Spawn(
-        model=prompt.model,
+        model=prompt.model if source is None or args.model else "",
         prompt=None if chat else prompt.text,
         messages=messages_of(system_of(context, args), prompt.text) if chat else None,
         name=args.name or title("run", prompt.text),
@@ -52,18 +58,22 @@ def _run(context: Context, args: Args) -> int:
         overflow=Overflow(args.overflow),
         group=args.group or "",
         deadline=args.deadline,
+        source=source,
     )
     if args.detach:
         print(spawn(context, request).pid, file=context.out, flush=True)
         return 0
     formal = args.schema or args.grammar
-    return answer(context, args, request, "run", "" if chat or args.no_echo or formal else prompt.text)
+    silent = chat or args.no_echo or formal or source is not None
+    return answer(context, args, request, "run", "" if silent else prompt.text)
 
 
 def check_options(args: Args) -> None:
     """Raises `UsageError` for options that do not go together."""
     if args.logprobs and args.output == "text":
         raise UsageError("--logprobs needs `-o json` or `-o jsonl`")
+    if args["from"] is not None and (args.chat or args.system is not None or args.system_file is not None):
+        raise UsageError("--from goes on in the form of PID's conversation: leave --chat and system prompts out")
     if args.best_of is not None and args.best_of < 1:
         raise UsageError(f"--best-of {args.best_of}: must be at least 1")
     if (args.best_of or 1) > 1 and args.temperature == 0:
@@ -128,6 +138,8 @@ def json_line(value: Any) -> str:
     return msgspec.json.encode(value).decode() + "\n"
 
 
+_ENDED = "pid=$(run -d -n 5 list); wait $pid"
+
 COMMANDS = (
     Command(
         "run",
@@ -141,6 +153,7 @@ COMMANDS = (
             *SYSTEM_OPTIONS,
             Option(("-c", "--chat"), "put the prompt through the model's chat template; implied by a system prompt"),
             BEST_OF,
+            FROM,
             Option(("-o", "--output"), "what to print", "FORMAT", "text|json|jsonl", "text"),
             Option(("--no-echo",), "print the continuation without the prompt"),
             Option(("-d", "--detach"), "print the PID and leave it running (`attach` and `log` show its text)"),
@@ -160,6 +173,8 @@ COMMANDS = (
             "of --attach must be text; they come before the words, and beside them standard input is one of them. "
             "With --schema or --grammar only the answer is printed, and a text that had to be JSON and was cut gives "
             "exit status 1.\n\n"
+            "With --from the prompt is the next thing said to a copy of process PID, which does not notice; ended ones "
+            "can be gone on from too. What was said before is neither computed nor printed again.\n\n"
             "--best-of reads the prompt once, forks N processes from there, with seeds that follow each other, and "
             "prints the answer whose tokens have the highest mean log-probability, as the model itself gives it. "
             "`-o json` shows all of them with their scores, beside text, reason, model, PID, seed and usage.\n\n"
@@ -178,6 +193,7 @@ COMMANDS = (
             Example('run -n 50 "a long story" > story.txt &', "in the background"),
             Example('run -n 20 -c -a notes.txt -a report.md "Compare"', "two files and a question"),
             Example("""run --schema '{"type": "boolean"}' "Is it so?\"""", "an answer for programs"),
+            Example('run -n 20 --from 12 "And then?"', "another question to what is known already", before=_ENDED),
             Example('LLMOS_TEMPERATURE=1.2 run -n 20 --best-of 4 "Once"', "the likeliest of four"),
         ),
         exit_statuses=PROCESS_STATUSES,
