@@ -28,6 +28,7 @@ TITLES = {
     "hog": "Throughput of 8 streams beside a process that keeps one processor busy (15 M parameters)",
     "governor": "The thread governor beside fixed numbers of threads (random weights, Q8_0)",
     "scheduling": "Scheduling",
+    "simulation": "The policies in simulated time: a million requests at 80 % load on 32 slots",
     "memory": "Memory of processes: forks, parking, far more conversations than pool (15 M parameters)",
     "endurance": "Memory after 10,000 short processes",
     "startup": "Start-up",
@@ -35,6 +36,9 @@ TITLES = {
     "residency": "Three models in a budget for one; memory estimated and measured (15 M parameters)",
 }
 """The sections by name, in their order."""
+
+LONG = frozenset({"simulation"})
+"""Those that take an hour or more: measured only when `--only` names them."""
 
 REPEATED = frozenset({"throughput", "large", "hog", "governor", "startup", "language"})
 """Those that measure everything `--rounds` times; the others run once."""
@@ -55,13 +59,14 @@ def main() -> None:
         "hog": lambda: _hog(options.threads, options.rounds),
         "governor": lambda: _governor(options.threads, options.rounds),
         "scheduling": _scheduling,
+        "simulation": lambda: _simulated(1_000_000),
         "memory": lambda: _memory(options.threads),
         "endurance": _endurance,
         "startup": lambda: _startup(options.rounds),
         "language": lambda: _language(options.rounds),
         "residency": _residency,
     }
-    for name in options.only or TITLES:
+    for name in options.only or [each for each in TITLES if each not in LONG]:
         lines = [
             f"{date.today()}, {_machine(options.threads)}.{_repeated(name, options.rounds)}\n",
             *measures[name](),
@@ -189,6 +194,12 @@ def _scheduling() -> list[str]:
     import scheduling
 
     return scheduling.measure()
+
+
+def _simulated(requests: int) -> list[str]:
+    import scheduling
+
+    return scheduling.simulated(requests)
 
 
 def _startup(rounds: int) -> list[str]:

@@ -42,7 +42,7 @@ def measure(seconds: float = SECONDS) -> list[str]:
         (f"CPU of the daemon with {SLEEPERS:,} sleeping processes", "< 0.5 % of a core", f"{_idle(seconds):.2f} %"),
     ]  # fmt: skip
     table = ["| measure | target | here |", "|---|---|---|", *(f"| {' | '.join(row)} |" for row in rows)]
-    return [*table, "", *_turns(), "", *_simulation()]
+    return [*table, "", *_turns(), "", *simulated(4000)]
 
 
 @contextmanager
@@ -173,10 +173,10 @@ def _measured(client: Client) -> sc.DeviceSharing | None:
     return next((device for device in shown.devices if device.gang_rate is not None and not device.measuring), None)
 
 
-def _simulation() -> list[str]:
+def simulated(requests: int) -> list[str]:
     """The policies in simulated time, at 80 % load on 32 slots."""
     folder = Path(__file__).with_name("simulate")
-    command = [sys.executable, str(folder), "--requests", "4000", "--svg", str(folder / "plots")]
+    command = [sys.executable, str(folder), "--requests", str(requests), "--svg", str(folder / "plots")]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.rstrip().split("\n")
 
 
