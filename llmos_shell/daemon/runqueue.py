@@ -92,35 +92,33 @@ class RunQueue:
         try:
             self._absorb()
             for name in list(self._heaps):
-                self._advance(name, met, front, taken)
+                self._advance(name, front, taken)
             while front:
                 entity = heappop(front)[3]
+                name = self._name(entity)
+                met.append(self._pop(name))
                 yield entity
-                self._advance(self._name(entity), met, front, taken)
+                self._advance(name, front, taken)
         finally:
             for item in met:
                 if self._valid(item[1], item[2]):
                     self._put(item)
 
     def _advance(
-        self,
-        name: str,
-        met: list[tuple[Any, int, Entity]],
-        front: list[tuple[tuple[float, ...], float, int, Entity]],
-        taken: dict[str, int],
+        self, name: str, front: list[tuple[tuple[float, ...], float, int, Entity]], taken: dict[str, int]
     ) -> None:
-        """Brings the next of a group to the front."""
-        item = self._pop(name)
+        """Brings the next of a group, which stays in its heap, to the front."""
+        item = self._top(name)
         if item is None:
             return
-        met.append(item)
         entity, share = item[2], item[2].share
         before: tuple[float, ...] | None = None
         if self._grouped is not None:
             with _Blame(self._policy):
                 before = self._grouped.before_groups(entity)
-        used = share.vruntime + taken.get(name, 0) / share.weight if share is not None else 0.0
-        taken[name] = taken.get(name, 0) + 1
+        already = taken.get(name, 0)
+        used = share.vruntime + already / share.weight if share is not None else 0.0
+        taken[name] = already + 1
         heappush(front, ((1.0,) if before is None else (0.0, *before), used, item[1], entity))
 
     def _absorb(self) -> None:
@@ -134,16 +132,20 @@ class RunQueue:
         heappush(self._heaps.setdefault(self._name(item[2]), []), item)
         self._items += 1
 
-    def _pop(self, name: str) -> tuple[Any, int, Entity] | None:
+    def _top(self, name: str) -> tuple[Any, int, Entity] | None:
+        """The best of a group's heap; what is outdated above it goes."""
         heap = self._heaps.get(name, [])
         while heap:
-            self._items -= 1
-            with _Blame(self._policy):
-                item = heappop(heap)
-            if self._valid(item[1], item[2]):
-                return item
+            if self._valid(heap[0][1], heap[0][2]):
+                return heap[0]
+            self._pop(name)
         self._heaps.pop(name, None)
         return None
+
+    def _pop(self, name: str) -> tuple[Any, int, Entity]:
+        self._items -= 1
+        with _Blame(self._policy):
+            return heappop(self._heaps[name])
 
     def _name(self, entity: Entity) -> str:
         return entity.group if self._grouped is not None else ""

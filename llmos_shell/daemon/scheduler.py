@@ -119,22 +119,7 @@ class Scheduler:
 
     def charge(self, pid: int, seconds: float) -> None:
         """It used the device for `seconds`. Ignored when it is unknown: the news of a step may come late."""
-        entity = self._entities.get(pid)
-        if entity is None:
-            return
-        entity.device_seconds += seconds
-        entity.slice += seconds
-        running, waiting = pid in self._set, pid in self._queue
-        rate = self._shares.rate(entity)
-        if not running and not waiting:
-            entity.vruntime += seconds * rate
-            return
-        self._shares.advance(entity, seconds * rate)
-        self._shares.use(entity, seconds, MAX_LAG)
-        if entity.urgent or entity.hurried:
-            self._spend(entity, seconds)
-        if waiting:
-            self._queue.push(entity)
+        self._charge([(pid, seconds)])
 
     def charge_step(self, rows: Mapping[int, int], seconds: float) -> None:
         """A step of `seconds` computed `rows[pid]` tokens of each process: they share its time by tokens."""
@@ -143,12 +128,7 @@ class Scheduler:
             return
         self._credit = min(self._credit + URGENT_SHARE * seconds, URGENT_CREDIT)
         each = seconds / total
-        for pid, tokens in rows.items():
-            self.charge(pid, tokens * each)
-        fair = self._fair()
-        for pid in rows:
-            if pid in self._set:
-                self._bound(self._entities[pid], fair)
+        self._bound(self._charge([(pid, tokens * each) for pid, tokens in rows.items()]))
 
     def renice(self, pid: int, nice: int) -> None:
         """Changes the rate at which its virtual runtime grows from now on."""
@@ -301,12 +281,40 @@ class Scheduler:
             self._floor = fair
         return self._floor
 
-    def _bound(self, entity: Entity, fair: float) -> None:
+    def _charge(self, seconds_of: list[tuple[int, float]]) -> list[tuple[Entity, float]]:
+        """Returns those of them that run, with their rates."""
+        used: list[tuple[Entity, float]] = []
+        for pid, seconds in seconds_of:
+            entity = self._entities.get(pid)
+            if entity is None:
+                continue
+            entity.device_seconds += seconds
+            entity.slice += seconds
+            if entity.share is None:  # it fell asleep meanwhile
+                entity.vruntime += seconds * self._shares.rate(entity)
+            else:
+                used.append((entity, seconds))
+        running: list[tuple[Entity, float]] = []
+        for (entity, seconds), rate in zip(used, self._shares.use(used, MAX_LAG), strict=True):
+            if entity.urgent or entity.hurried:
+                self._spend(entity, seconds)
+            if entity.pid in self._queue:
+                self._queue.push(entity)
+            else:
+                running.append((entity, rate))
+        return running
+
+    def _bound(self, rates: list[tuple[Entity, float]]) -> None:
         """Forgives what lies too far from the fair share; more so while nobody waits and so nobody loses by it."""
-        most = (MAX_LAG if len(self._queue) else 1.0) * self._shares.rate(entity)
-        excess = entity.vruntime - fair
-        if abs(excess) > most:
-            self._shares.advance(entity, (most if excess > 0 else -most) - excess)
+        fair = self._fair()
+        most_lag = MAX_LAG if len(self._queue) else 1.0
+        for entity, rate in rates:
+            most = most_lag * rate
+            excess = entity.vruntime - fair
+            if excess > most:
+                self._shares.advance(entity, most - excess)
+            elif excess < -most:
+                self._shares.advance(entity, -most - excess)
 
     def _spend(self, entity: Entity, seconds: float) -> None:
         """Precedence was made use of."""

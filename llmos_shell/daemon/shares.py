@@ -8,6 +8,8 @@ of the groups they are in, a process of weight w in a group of weight g with loa
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from llmos_shell.daemon.policies import NICE_0_WEIGHT, Entity, Share
 
 
@@ -76,15 +78,34 @@ class Shares:
         group.moment += moment
         self._sum += group.weight * moment / group.load
 
-    def use(self, entity: Entity, seconds: float, most_lag: float) -> None:
-        """Its group used the device. No group is ever further behind than what it can make use of."""
-        group = self._groups[entity.group]
-        group.vruntime += seconds / group.weight
-        if len(self._groups) > 1 and group.vruntime - most_lag > self._least:
-            least = group.vruntime - most_lag
-            for other in self._groups.values():
-                other.vruntime = max(other.vruntime, least)
-            self._least = min(one.vruntime for one in self._groups.values())
+    def use(self, used: Sequence[tuple[Entity, float]], most_lag: float) -> list[float]:
+        """Each of these, all of whom want to run, used the device for so many seconds; returns their rates.
+
+        No group is ever further behind than what it can make use of.
+        """
+        several = len(self._groups) > 1
+        scale = self._weight / self.load if several else 1.0
+        rates: list[float] = []
+        for entity, seconds in used:
+            group = self._groups[entity.group]
+            rate = NICE_0_WEIGHT / entity.weight
+            if several:
+                rate = rate * (group.load / group.weight) * scale
+            rates.append(rate)
+            entity.vruntime += seconds * rate
+            moment = entity.weight * (seconds * rate)
+            group.moment += moment
+            self._sum += group.weight * moment / group.load
+            group.vruntime += seconds / group.weight
+            if several and group.vruntime - most_lag > self._least:
+                self._raise(group.vruntime - most_lag)
+        return rates
+
+    def _raise(self, least: float) -> None:
+        """Forgives groups what they are further behind."""
+        for group in self._groups.values():
+            group.vruntime = max(group.vruntime, least)
+        self._least = min(group.vruntime for group in self._groups.values())
 
     def _note_past(self, name: str, vruntime: float) -> None:
         self._past[name] = vruntime
