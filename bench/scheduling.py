@@ -1,4 +1,4 @@
-"""The daemon's scheduler: shares, fairness, latency, cost of a decision, idle CPU, models in turns, and the simulation.
+"""The daemon's scheduler: shares, fairness, latency, cost of a decision, idle CPU, models in turns; and the simulation.
 
 What does not depend on the speed of a device runs on the scripted engine, whose steps take a fixed time.
 """
@@ -6,6 +6,7 @@ What does not depend on the speed of a device runs on the scripted engine, whose
 from __future__ import annotations
 
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -42,7 +43,7 @@ def measure(seconds: float = SECONDS) -> list[str]:
         (f"CPU of the daemon with {SLEEPERS:,} sleeping processes", "< 0.5 % of a core", f"{_idle(seconds):.2f} %"),
     ]  # fmt: skip
     table = ["| measure | target | here |", "|---|---|---|", *(f"| {' | '.join(row)} |" for row in rows)]
-    return [*table, "", *_turns(), "", *simulated(4000)]
+    return [*table, "", *_turns()]
 
 
 @contextmanager
@@ -173,11 +174,20 @@ def _measured(client: Client) -> sc.DeviceSharing | None:
     return next((device for device in shown.devices if device.gang_rate is not None and not device.measuring), None)
 
 
-def simulated(requests: int) -> list[str]:
-    """The policies in simulated time, at 80 % load on 32 slots."""
+def simulate(requests: int) -> list[str]:
+    """The policies in simulated time, at 80 % load on 32 slots: Poisson arrivals, and a tenth as many of the others."""
+    lines: list[str] = []
+    for count, workloads in ((requests, ["poisson"]), (max(1, requests // 10), ["bursty", "longtail"])):
+        lines += [f"{count:,} requests:", "", *_simulated(count, workloads), ""]
+    most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    return [*lines, f"Memory of a simulation, at most: {most:.0f} MiB."]
+
+
+def _simulated(requests: int, workloads: list[str]) -> list[str]:
     folder = Path(__file__).with_name("simulate")
-    command = [sys.executable, str(folder), "--requests", str(requests), "--svg", str(folder / "plots")]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.rstrip().split("\n")
+    command = [sys.executable, str(folder), f"--requests={requests}", "--processes=2", f"--svg={folder / 'plots'}"]
+    command += [f"--workload={name}" for name in workloads]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.rstrip().split("\n")
 
 
 if __name__ == "__main__":

@@ -1,117 +1,144 @@
 """Compares the policies far beyond this machine: the daemon's own scheduler in simulated time.
 
-    python bench/simulate [--requests N] [--policy NAME …] [--load X] [--seed N] [--replay TRACE] [--svg FOLDER]
+    python bench/simulate [--requests N] [--policy NAME …] [--workload NAME …] [--load X] [--seed N] [--slots N]
+                          [--replay TRACE] [--processes N] [--svg FOLDER]
 
-Prints a table for each workload; the same seed gives the same table. `--replay` takes a file of `schedtrace`.
+Prints a table for each workload; the same seed gives the same table. `--replay` takes a CSV file with the columns
+arrival, prompt and output (and group, nice, foreground, deadline where known), a trace of Azure's LLM inference, or a
+file of `schedtrace`; with `--load` its arrivals are drawn together or apart to that load. A million requests take
+some 3 minutes and 100 MB per policy and workload; `--processes 2` simulates two at a time.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-import time
-from itertools import islice
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
-from machine import Outcome, Speed, alone, capacity, simulate
-from workload import Mix, draw, replay
+from figures import COLUMNS, Result, run
+from machine import Speed, busy
+from recorded import TraceError, read
+from workload import Mix, Request, draw
 
 from llmos_shell.daemon.policies import POLICIES
 
+LOAD = 0.8
+SAMPLE = 5000
+"""Requests that a mix's load is estimated from."""
+
 MIXES = {
-    "Poisson arrivals, exponential lengths": Mix(),
-    "bursty arrivals, exponential lengths": Mix(arrivals="bursty"),
-    "Poisson arrivals, long-tailed lengths": Mix(lengths="longtail"),
+    "poisson": ("Poisson arrivals, exponential lengths", Mix()),
+    "bursty": ("bursty arrivals, exponential lengths", Mix(arrivals="bursty")),
+    "longtail": ("Poisson arrivals, long-tailed lengths", Mix(lengths="longtail")),
 }
-COLUMNS = (
-    "policy", "tokens/s", "TTFT p50", "p95", "p99", "foreground TTFT p50", "p95", "p99", "slowdown mean", "p95",
-    "fairness", "preemptions", "simulated in",
-)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Where requests come from: a mix to draw from, or a trace. Made anew for each policy, never kept as a whole."""
+
+    title: str
+    mix: Mix
+    count: int = 0
+    rate: float = 1.0
+    seed: int = 1
+    trace: Path | None = None
+    stretch: float = 1.0  # of the trace's gaps
+
+    def requests(self) -> Iterable[Request]:
+        """All of them, in order of arrival."""
+        if self.trace is None:
+            return draw(self.mix, self.count, self.rate, self.seed)
+        return (one._replace(arrival=one.arrival * self.stretch) for one in read(self.trace))
 
 
 def main() -> None:
     """Simulates and prints."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--requests", type=int, default=20_000)
+    options = _options()
+    speed = Speed(slots=options.slots)
+    try:
+        workloads = [_recorded(options, speed)] if options.replay else list(_drawn(options, speed))
+        for workload in workloads:
+            results = _simulate(workload, options.policy or list(POLICIES), speed, options.processes)
+            rows = [COLUMNS, ["---"] * len(COLUMNS), *(one.row for one in results)]
+            print("\n".join([f"**{workload.title}**", "", *(f"| {' | '.join(row)} |" for row in rows), ""]), flush=True)
+            if options.svg:
+                _plot(options.svg, workload.title, results)
+    except TraceError as error:
+        sys.exit(f"simulate: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="simulate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--requests", type=_positive, default=20_000, help="how many to draw, 20,000 unless told")
     parser.add_argument("--policy", action="append", choices=POLICIES)
-    parser.add_argument("--load", type=float, default=0.8, help="of what the device can do with all slots in use")
+    parser.add_argument("--workload", action="append", choices=MIXES)
+    parser.add_argument("--load", type=_share, help=f"of what all slots in use can do; {LOAD:g} unless told")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--slots", type=int, default=Speed().slots)
-    parser.add_argument("--replay", type=Path)
-    parser.add_argument("--svg", type=Path, help="draw the times to the first token into this folder")
-    options = parser.parse_args()
-    lines = measure(
-        options.requests, options.policy or list(POLICIES), options.load, options.seed, options.slots, options.replay,
-        options.svg,
-    )  # fmt: skip
-    print("\n".join(lines))
+    parser.add_argument("--slots", type=_positive, default=Speed().slots)
+    parser.add_argument("--replay", type=Path, metavar="TRACE")
+    parser.add_argument("--processes", type=_positive, default=1, help="policies simulated at a time")
+    parser.add_argument("--svg", type=Path, metavar="FOLDER", help="draw the times to the first token there")
+    return parser.parse_args()
 
 
-def measure(
-    count: int,
-    policies: list[str],
-    load: float = 0.8,
-    seed: int = 1,
-    slots: int = 32,
-    trace: Path | None = None,
-    svg: Path | None = None,
-) -> list[str]:
-    """Markdown lines."""
-    speed, lines = Speed(slots=slots), list[str]()
-    workloads = dict.fromkeys([f"replay of {trace.name}"], Mix()) if trace is not None else MIXES
-    for title, mix in workloads.items():
-        recorded = replay(trace) if trace is not None else None
-        if recorded == []:
-            sys.exit(f"{trace}: no process began and ended in it")
-        rate = load * capacity(islice(draw(mix, 5000, 1.0, seed), 5000), speed)
-        first: dict[str, list[float]] = {}
-        lines += [f"**{title}**", "", f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}"]
-        for policy in policies:
-            begun = time.perf_counter()
-            requests = recorded if recorded is not None else draw(mix, count, rate, seed)
-            outcomes, seconds, preemptions = simulate(requests, policy, speed)
-            took = time.perf_counter() - begun
-            first[policy] = sorted(one.first for one in outcomes if one.request.foreground) or [0.0]
-            lines.append(_row(policy, outcomes, seconds, preemptions, took, speed))
-        lines.append("")
-        if svg is not None:
-            from plot import draw_distribution
-
-            svg.mkdir(parents=True, exist_ok=True)
-            draw_distribution(svg / f"{title.replace(' ', '-').replace(',', '')}.svg", title, first)
-    return lines
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
 
 
-def _row(policy: str, outcomes: list[Outcome], seconds: float, preemptions: int, took: float, speed: Speed) -> str:
-    first = sorted(one.first for one in outcomes)
-    foreground = sorted(one.first for one in outcomes if one.request.foreground) or [0.0]
-    slowdown = sorted(one.total / alone(one.request, speed) for one in outcomes)
-    tokens = sum(one.request.output for one in outcomes)
-    cells = [
-        policy, f"{tokens / seconds:.0f}",
-        *(_seconds(_quantile(first, q)) for q in (0.5, 0.95, 0.99)),
-        *(_seconds(_quantile(foreground, q)) for q in (0.5, 0.95, 0.99)),
-        f"{sum(slowdown) / len(slowdown):.1f}", f"{_quantile(slowdown, 0.95):.1f}", f"{_fairness(outcomes, speed):.3f}",
-        str(preemptions), f"{took:.1f} s",
-    ]  # fmt: skip
-    return f"| {' | '.join(cells)} |"
+def _share(text: str) -> float:
+    try:
+        if 0 < float(text) <= 100:
+            return float(text)
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0, 100 at most")
 
 
-def _seconds(value: float) -> str:
-    return f"{value:.3g} s"
+def _drawn(options: argparse.Namespace, speed: Speed) -> Iterator[Workload]:
+    for name in options.workload or MIXES:
+        title, mix = MIXES[name]
+        rate = (options.load or LOAD) * SAMPLE / busy(draw(mix, SAMPLE, 1.0, options.seed), speed)
+        yield Workload(title, mix, options.requests, rate, options.seed)
 
 
-def _quantile(ordered: list[float], q: float) -> float:
-    return ordered[min(len(ordered) - 1, int(q * len(ordered)))]
+def _recorded(options: argparse.Namespace, speed: Speed) -> Workload:
+    """Reads the trace once, so that what is wrong with it is said before anything is simulated."""
+    seconds = end = 0.0
+    for one in read(options.replay):
+        seconds, end = seconds + busy([one], speed), one.arrival
+    if not seconds:
+        raise TraceError(f"{options.replay}: there are no requests in it")
+    stretch = seconds / options.load / end if options.load and end else 1.0
+    return Workload(f"replay of {options.replay.name}", Mix(), trace=options.replay, stretch=stretch)
 
 
-def _fairness(outcomes: list[Outcome], speed: Speed) -> float:
-    """Jain's index of the groups' mean slowdowns: 1 when all are slowed down alike."""
-    groups: dict[str, list[float]] = {}
-    for one in outcomes:
-        groups.setdefault(one.request.group, []).append(one.total / alone(one.request, speed))
-    means = [sum(values) / len(values) for values in groups.values()]
-    return sum(means) ** 2 / (len(means) * sum(mean * mean for mean in means))
+def _simulate(workload: Workload, policies: list[str], speed: Speed, processes: int) -> list[Result]:
+    if processes == 1:
+        return [_one(workload, policy, speed) for policy in policies]
+    with ProcessPoolExecutor(min(processes, len(policies))) as pool:
+        return list(pool.map(_one, [workload] * len(policies), policies, [speed] * len(policies)))
+
+
+def _one(workload: Workload, policy: str, speed: Speed) -> Result:
+    return run(workload.requests(), policy, speed)
+
+
+def _plot(folder: Path, title: str, results: list[Result]) -> None:
+    from plot import draw_distribution
+
+    folder.mkdir(parents=True, exist_ok=True)
+    name = title.replace(" ", "-").replace(",", "")
+    draw_distribution(folder / f"{name}.svg", title, {one.row[0]: one.distribution for one in results})
 
 
 if __name__ == "__main__":

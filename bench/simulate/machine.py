@@ -8,7 +8,7 @@ or for `REPLAN` at most while somebody waits, as the daemon's planner does it. A
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from workload import Request
@@ -48,21 +48,24 @@ class Outcome(NamedTuple):
     total: float
 
 
-def simulate(requests: Iterable[Request], policy: str, speed: Speed) -> tuple[list[Outcome], float, int]:
-    """Outcomes, the seconds it all took, and preemptions."""
-    machine = Machine(policy, speed)
+def simulate(
+    requests: Iterable[Request], policy: str, speed: Speed, note: Callable[[Outcome], None]
+) -> tuple[float, int]:
+    """Tells `note` each outcome as a request ends; returns the seconds it all took, and preemptions."""
+    machine = Machine(policy, speed, note)
     for request in requests:
         machine.advance(request.arrival)
         machine.admit(request)
     machine.advance(math.inf)
-    return machine.outcomes, machine.now, machine.preemptions
+    return machine.now, machine.preemptions
 
 
 class Machine:
     """The device and its run set."""
 
-    def __init__(self, policy: str, speed: Speed) -> None:
-        self.now, self.outcomes, self.preemptions = 0.0, list[Outcome](), 0
+    def __init__(self, policy: str, speed: Speed, note: Callable[[Outcome], None]) -> None:
+        self.now, self.preemptions = 0.0, 0
+        self._note = note
         self._scheduler, self._speed = Scheduler(policy), speed
         self._jobs: dict[int, Job] = {}
         self._run: tuple[int, ...] = ()
@@ -130,7 +133,7 @@ class Machine:
         self._run = tuple(one for one in self._run if one != pid)
         self._stale = True
         arrival = job.request.arrival
-        self.outcomes.append(Outcome(job.request, job.first - arrival, self.now - arrival))
+        self._note(Outcome(job.request, job.first - arrival, self.now - arrival))
 
 
 def alone(request: Request, speed: Speed) -> float:
@@ -138,8 +141,7 @@ def alone(request: Request, speed: Speed) -> float:
     return request.prompt * speed.prefill + (request.output + request.prompt / 512) * (speed.step + speed.decode)
 
 
-def capacity(requests: Iterable[Request], speed: Speed) -> float:
-    """Requests per second that keep the device busy, with all slots in use."""
-    chosen = list(requests)
+def busy(requests: Iterable[Request], speed: Speed) -> float:
+    """Seconds they keep the device busy, with all slots in use."""
     row = speed.decode + speed.step / speed.slots
-    return len(chosen) / sum(one.prompt * speed.prefill + one.output * row for one in chosen)
+    return sum(one.prompt * speed.prefill + one.output * row for one in requests)

@@ -16,9 +16,9 @@ def draw_distribution(path: Path, title: str, values: dict[str, list[float]]) ->
     """Draws, for each name, which part of the sorted values is at most so large."""
     figure, axes = pyplot.subplots(figsize=(7, 4))
     for name, ordered in values.items():
-        kept = ordered[:: max(1, len(ordered) // 1000)]
-        axes.plot([max(value, 1e-3) for value in kept], [(n + 1) / len(kept) for n in range(len(kept))], label=name)
-    axes.set(title=title, xlabel="seconds to the first token, foreground", ylabel="part of the requests", xscale="log")
+        parts = [(n + 1) / len(ordered) for n in range(len(ordered))]
+        axes.plot([max(value, 1e-3) for value in ordered], parts, label=name)
+    axes.set(title=title, xlabel="seconds to the first token", ylabel="part of the requests", xscale="log")
     axes.grid(alpha=0.3)
     axes.legend()
     figure.tight_layout()

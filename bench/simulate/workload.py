@@ -1,12 +1,10 @@
-"""Requests to simulate: drawn from distributions with a seed, or read back from a record of `schedtrace`."""
+"""Requests to simulate, drawn from distributions with a seed."""
 
 from __future__ import annotations
 
-import json
 import math
 import random
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 
@@ -59,24 +57,3 @@ def _length(chance: random.Random, kind: str, mean: float) -> int:
     if kind == "longtail":  # log-normal with sigma 1.3: the longest of a thousand is some thirty means
         return max(1, min(32768, round(chance.lognormvariate(math.log(mean) - 1.3**2 / 2, 1.3))))
     return max(1, round(chance.expovariate(1 / mean)))
-
-
-def replay(path: Path) -> list[Request]:
-    """The processes of a record that were seen to end, as requests."""
-    born: dict[int, dict[str, object]] = {}
-    requests: list[Request] = []
-    for event in json.loads(path.read_text())["traceEvents"]:
-        if event.get("ph") != "i":
-            continue
-        if event["name"] == "spawn":
-            born[event["tid"]] = {"at": event["ts"] / 1e6, **event["args"]}
-        elif event["name"] == "exit" and event["tid"] in born:
-            args, start = event["args"], born.pop(event["tid"])
-            tokens = int(args["prompt_tokens"]), max(1, int(args["generated_tokens"]))
-            requests.append(
-                Request(
-                    float(str(start["at"])), *tokens, int(str(start["nice"])), str(start["group"]),
-                    bool(start["foreground"]),
-                )
-            )  # fmt: skip
-    return sorted(requests)
