@@ -225,6 +225,27 @@ class TestShares:
             shares.leave(entities.pop())
         assert shares.fair() is None and shares.load == 0.0
 
+    @given(
+        st.lists(st.tuples(st.integers(0, 3), st.integers(-20, 19), st.floats(0, 20)), min_size=1, max_size=12),
+        st.lists(st.floats(0.25, 8), min_size=4, max_size=4),
+    )
+    def test_using_together_is_using_one_by_one(
+        self, members: list[tuple[int, int, float]], weights: list[float]
+    ) -> None:
+        sides = []
+        for together in (True, False):
+            shares = Shares()
+            for group, weight in enumerate(weights):
+                shares.set_weight(f"g{group}", weight)
+            entities = [Entity(pid, nice, weight_of(nice), f"g{group}") for pid, (group, nice, _) in enumerate(members)]
+            for one in entities:
+                shares.join(one)
+            used = [(one, seconds) for one, (_, _, seconds) in zip(entities, members, strict=True)]
+            rates = shares.use(used, 10.0) if together else [shares.use([each], 10.0)[0] for each in used]
+            assert rates == [shares.rate(one) for one in entities]
+            sides.append(([(one.vruntime, one.share and one.share.vruntime) for one in entities], shares.fair()))
+        assert sides[0] == sides[1]
+
     def test_a_single_group_changes_nothing(self) -> None:
         shares = Shares()
         for pid, nice in ((2, 0), (3, 5)):
