@@ -113,9 +113,15 @@ def _drawn(options: argparse.Namespace, speed: Speed) -> Iterator[Workload]:
 
 def _recorded(options: argparse.Namespace, speed: Speed) -> Workload:
     """Reads the trace once, so that what is wrong with it is said before anything is simulated."""
-    seconds = end = 0.0
-    for one in read(options.replay):
-        seconds, end = seconds + busy([one], speed), one.arrival
+    end = 0.0
+
+    def seen() -> Iterator[Request]:
+        nonlocal end
+        for one in read(options.replay):
+            end = one.arrival
+            yield one
+
+    seconds = busy(seen(), speed)
     if not seconds:
         raise TraceError(f"{options.replay}: there are no requests in it")
     stretch = seconds / options.load / end if options.load and end else 1.0

@@ -142,6 +142,10 @@ def alone(request: Request, speed: Speed) -> float:
 
 
 def busy(requests: Iterable[Request], speed: Speed) -> float:
-    """Seconds they keep the device busy, with all slots in use."""
-    row = speed.decode + speed.step / speed.slots
-    return sum(one.prompt * speed.prefill + one.output * row for one in requests)
+    """Seconds they keep the device busy, with all slots in use, or with a chunk of a prompt in every step."""
+    prompt = output = 0
+    for one in requests:
+        prompt += one.prompt
+        output += one.output
+    steps = max(prompt / speed.budget, output / speed.slots)
+    return prompt * speed.prefill + output * speed.decode + steps * speed.step
