@@ -6,7 +6,7 @@
 Prints a table for each workload; the same seed gives the same table. `--replay` takes a CSV file with the columns
 arrival, prompt and output (and group, nice, foreground, deadline where known), a trace of Azure's LLM inference, or a
 file of `schedtrace`; with `--load` its arrivals are drawn together or apart to that load. A million requests take
-some 3 minutes and 100 MB per policy and workload; `--processes 2` simulates two at a time.
+some 3 minutes and 130 MiB per policy and workload; `--processes 2` simulates two at a time.
 """
 
 from __future__ import annotations
