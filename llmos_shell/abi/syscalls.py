@@ -351,6 +351,7 @@ class GroupInfo(Struct, frozen=True):
     device_seconds: float
     kv_tokens: int  # of context, of those that run
     paused: str = ""  # why it may not run at present
+    joules: float | None = None  # None: no device has told
 
 
 class Trace(Struct, frozen=True):

@@ -194,6 +194,7 @@ class ProcessInfo(Struct, frozen=True):
     foreground: bool = False  # a person waits for its answer
     deadline: float | None = None  # an instant
     missed_deadline: bool = False
+    joules: float | None = None  # of its device, in its time of it; None: the device does not tell
 
 
 class Turn(Struct, frozen=True, omit_defaults=True):

@@ -18,6 +18,7 @@ from llmos_shell.abi.memory import MemoryCounts
 from llmos_shell.abi.types import Event, Kind
 from llmos_shell.daemon import host, park
 from llmos_shell.daemon.devices import DeviceReader
+from llmos_shell.daemon.energy import Metering
 from llmos_shell.daemon.events import EventLog
 from llmos_shell.daemon.journal import Journal
 from llmos_shell.daemon.memory.costs import Costs
@@ -62,6 +63,7 @@ class Core:
         self.connections: set[Connection] = set()
         self.scheduling = Scheduling(self)
         self.devices = DeviceReader()
+        self.metering = Metering(self)
         self.residency = Residency(self)
         self.syscalls = SyscallTable(self)
         self.stopping = asyncio.Event()

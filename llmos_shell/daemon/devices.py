@@ -17,12 +17,12 @@ import psutil
 from msgspec import Struct
 
 from llmos_shell.abi.devices import DeviceInfo, DeviceProcess, Devices
+from llmos_shell.daemon.rapl import POWERCAP, Rapl
 
 T = TypeVar("T")
 SENSORS = ("coretemp", "k10temp", "zenpower", "cpu_thermal", "acpitz")
 """Names under which the kernel's drivers report a CPU's temperature, best first."""
 
-RAPL_ENERGY = "/sys/class/powercap/intel-rapl:0/energy_uj"
 LEAST_SECONDS = 0.1
 """Between two readings of the CPU's utilisation; sooner the last one still holds."""
 
@@ -30,9 +30,9 @@ LEAST_SECONDS = 0.1
 class DeviceReader:
     """Reads all devices. May be used from any thread."""
 
-    def __init__(self, import_nvml: Callable[[], Any] | None = None) -> None:
+    def __init__(self, import_nvml: Callable[[], Any] | None = None, powercap: str = POWERCAP) -> None:
         """`import_nvml` gives a module with the functions of pynvml, or raises ImportError."""
-        self._cpu = Cpu()
+        self._cpu = Cpu(powercap)
         self._gpus = Nvml(import_nvml or _import_pynvml)
         self._lock = threading.Lock()
 
@@ -42,11 +42,25 @@ class DeviceReader:
             gpus = self._gpus.read(ours)
             return Devices((self._cpu.read(), *gpus), "" if gpus else self._gpus.problem)
 
+    def energy(self, workers: Collection[int] = ()) -> Energy:
+        """What devices have used so far; of GPUs only if there are `workers`, host PIDs, that compute on them."""
+        with self._lock:
+            joules, places = self._gpus.energy(workers) if workers else ({}, {})
+            return Energy({"cpu": self._cpu.joules(), **joules}, places)
+
+
+class Energy(Struct, frozen=True):
+    """Joules by device, None where it does not tell, and the devices that each worker's host PID computes on."""
+
+    joules: dict[str, float | None]
+    places: dict[int, tuple[str, ...]]
+
 
 class Cpu:
     """All cores as one device."""
 
-    def __init__(self) -> None:
+    def __init__(self, powercap: str = POWERCAP) -> None:
+        self._rapl = Rapl(powercap)
         self._times = _cpu_times()
         self._read_at = time.monotonic()
         self._share: float | None = None
@@ -64,9 +78,13 @@ class Cpu:
             total - available if total is not None and available is not None else None,
             available,
             self._utilisation(),
-            joules=_or_none(_rapl_joules),
+            joules=self.joules(),
             celsius=_or_none(_cpu_celsius),
         )
+
+    def joules(self) -> float | None:
+        """What it has used since the machine was started."""
+        return _or_none(self._rapl.joules)
 
     def _utilisation(self) -> float | None:
         now = time.monotonic()
@@ -93,19 +111,49 @@ class Nvml:
 
     def read(self, ours: Collection[int]) -> tuple[DeviceInfo, ...]:
         """All GPUs, each followed by its MIG instances."""
+        return tuple(info for index in range(self._count()) for info in self._device(index, ours))
+
+    def energy(self, workers: Collection[int]) -> tuple[dict[str, float | None], dict[int, tuple[str, ...]]]:
+        """Joules of each GPU, and on which of them each worker is.
+
+        NVML may know workers by other PIDs, as in containers; the only GPU there is must be theirs all the same. What a
+        MIG instance uses of its GPU nobody tells.
+        """
+        joules: dict[str, float | None] = {}
+        places: dict[int, tuple[str, ...]] = {}
+        for index in range(self._count()):
+            handle = self._ask(self._nvml.nvmlDeviceGetHandleByIndex, index)
+            if handle is None:
+                continue
+            name = f"gpu{index}"
+            joules[name] = None if self._partitioned(handle) else self._joules(handle)
+            there = {int(one.pid) for one in self._ask(self._nvml.nvmlDeviceGetComputeRunningProcesses, handle) or ()}
+            places |= {pid: (*places.get(pid, ()), name) for pid in there.intersection(workers)}
+        if len(joules) == 1:
+            places = dict.fromkeys(workers, tuple(joules))
+        return joules, places
+
+    def _count(self) -> int:
+        """How many GPUs there are; 0 when NVML does not work."""
         if self._nvml is None and not self._start():
-            return ()
+            return 0
         try:
             count = int(self._nvml.nvmlDeviceGetCount())
         except self._nvml.NVMLError as error:  # e.g. the driver was unloaded: begin anew next time
             self.problem = f"NVML: {error}"
             self._nvml = None
-            return ()
+            return 0
         self.problem = "" if count else "NVML finds no GPU"
-        found: list[DeviceInfo] = []
-        for index in range(count):
-            found += self._device(index, ours)
-        return tuple(found)
+        return count
+
+    def _partitioned(self, handle: Any) -> bool:
+        mode = self._ask(self._nvml.nvmlDeviceGetMigMode, handle)
+        return mode is not None and mode[0] == self._nvml.NVML_DEVICE_MIG_ENABLE
+
+    def _joules(self, handle: Any) -> float | None:
+        """Since the driver was loaded."""
+        millijoules = self._ask(self._nvml.nvmlDeviceGetTotalEnergyConsumption, handle)
+        return millijoules / 1000 if millijoules is not None else None
 
     def _start(self) -> bool:
         try:
@@ -128,8 +176,7 @@ class Nvml:
         except nvml.NVMLError as error:  # lost, or not ours to see
             yield DeviceInfo(name, "gpu", problem=str(error))
             return
-        mode = self._ask(nvml.nvmlDeviceGetMigMode, gpu.handle)
-        partitioned = mode is not None and mode[0] == nvml.NVML_DEVICE_MIG_ENABLE
+        partitioned = self._partitioned(gpu.handle)
         yield self._describe(gpu, "gpu", ours, partitioned)
         if partitioned:
             for instance in self._instances(gpu):
@@ -150,7 +197,6 @@ class Nvml:
         rates = self._ask(nvml.nvmlDeviceGetUtilizationRates, handle)
         milliwatts = self._ask(nvml.nvmlDeviceGetPowerUsage, handle)
         limit = self._ask(nvml.nvmlDeviceGetEnforcedPowerLimit, handle)
-        millijoules = self._ask(nvml.nvmlDeviceGetTotalEnergyConsumption, handle)
         return DeviceInfo(
             gpu.name,
             kind,
@@ -161,7 +207,7 @@ class Nvml:
             rates.gpu / 100 if rates is not None else None,
             milliwatts / 1000 if milliwatts is not None else None,
             limit / 1000 if limit is not None else None,
-            millijoules / 1000 if millijoules is not None else None,
+            self._joules(handle),
             self._ask(nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU),
             self._others(handle, ours),
             partitioned,
@@ -229,11 +275,6 @@ def _cpu_celsius() -> float | None:
         for reading in sensors.get(name, ()):
             return float(reading.current)
     return None
-
-
-def _rapl_joules() -> float | None:
-    with open(RAPL_ENERGY, encoding="ascii") as file:
-        return int(file.read()) / 1e6
 
 
 def _text(value: str | bytes | None) -> str:

@@ -50,6 +50,7 @@ class Group:
     def __init__(self, name: str, settings: GroupSettings | None = None) -> None:
         self.name = name
         self.device_seconds = 0.0
+        self.joules: float | None = None  # None: no device has told
         self.tokens = 0
         self.paused_until = 0.0  # monotonic
         self.reason = ""  # why it is paused

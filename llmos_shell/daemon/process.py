@@ -116,6 +116,7 @@ class Process:
     generated_tokens: int = 0
     recomputed_tokens: int = 0
     device_seconds: float = 0.0
+    joules: float | None = None  # None: its device has not told
     waiting_seconds: float = 0.0
     waiting_since: float | None = None  # monotonic
     first_token_seconds: float | None = None
@@ -232,7 +233,7 @@ class Process:
             exit=self.exit, ended=self.ended, limits=self.limits,
             sampling=self.sampling if self.kind is Kind.MODEL else None,
             group=self.group if self.kind is Kind.MODEL else "", foreground=self.foreground, deadline=self.deadline,
-            missed_deadline=self.missed_deadline,
+            missed_deadline=self.missed_deadline, joules=self.joules,
         )  # fmt: skip
 
 

@@ -42,6 +42,7 @@ class Record(Struct, omit_defaults=True):
     generated_tokens: int = 0
     recomputed_tokens: int = 0
     device_seconds: float = 0.0
+    joules: float | None = None
     waiting_seconds: float = 0.0
     first_token_seconds: float | None = None
     preemptions: int = 0
@@ -69,7 +70,7 @@ def encode_record(process: Process) -> bytes:
             marks=tuple(zip(process.output.mark_offsets, process.output.marks, strict=True)),
             prompt_tokens=process.prompt_tokens, reused_tokens=process.reused_tokens,
             generated_tokens=process.generated_tokens, recomputed_tokens=process.recomputed_tokens,
-            device_seconds=process.device_seconds, waiting_seconds=process.waiting_seconds,
+            device_seconds=process.device_seconds, joules=process.joules, waiting_seconds=process.waiting_seconds,
             first_token_seconds=process.first_token_seconds, preemptions=process.preemptions,
             image=process.image, image_bytes=process.image_bytes, exit=process.exit, ended=process.ended,
             group=process.named_group, deadline=process.deadline, missed_deadline=process.missed_deadline,
@@ -105,7 +106,7 @@ def from_record(record: Record, tokens: list[int], text: str) -> Process:
         turn_start=record.turn_start, turn_offset=record.turn_offset, output=output,
         prompt_tokens=record.prompt_tokens, reused_tokens=record.reused_tokens,
         generated_tokens=record.generated_tokens, recomputed_tokens=record.recomputed_tokens,
-        device_seconds=record.device_seconds, waiting_seconds=record.waiting_seconds,
+        device_seconds=record.device_seconds, joules=record.joules, waiting_seconds=record.waiting_seconds,
         first_token_seconds=record.first_token_seconds, preemptions=record.preemptions,
         image=record.image, image_bytes=record.image_bytes, reaped=record.exit is not None,
         named_group=record.group, deadline=record.deadline, missed_deadline=record.missed_deadline,

@@ -191,7 +191,7 @@ class Scheduling:
         return GroupInfo(
             group.name, group.settings, len(members), len(running),
             sum(p.answering and not p.running for p in members), group.tokens, group.device_seconds,
-            sum(len(process.tokens) for process in running), paused,
+            sum(len(process.tokens) for process in running), paused, group.joules,
         )  # fmt: skip
 
     def may_run(self, process: Process) -> bool:
@@ -218,10 +218,13 @@ class Scheduling:
         now = self._core.now()
         each = seconds / total
         used: dict[str, tuple[int, float]] = {}
+        metering = self._core.metering if self._core.metering.wanted else None
         for pid, tokens in computed.items():
             process = conductor.members.get(pid)
             if process is not None:
                 process.device_seconds += each * tokens
+                if metering is not None:
+                    metering.note(conductor, pid, each * tokens)
                 generated = process.generated_tokens - process.metered_tokens
                 process.metered_tokens = process.generated_tokens
                 before = used.get(process.group, (0, 0.0))

@@ -12,6 +12,7 @@ from llmos_shell.abi.syscalls import PROC_FORK, PROC_INFO, PROC_KILL, Fork, Fork
 from llmos_shell.abi.types import ProcessInfo, Reason, Signal, TokenLogprob
 from llmos_shell.shell.generation import ending_with_reader, follow_with_progress, spawn
 from llmos_shell.shell.streaming import Followed, Progress, follow_output
+from llmos_shell.shell.tables import total
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -101,6 +102,7 @@ def usage_of(processes: Sequence[ProcessInfo]) -> dict[str, Any]:
         "cached_tokens": first.reused_tokens,
         "generated_tokens": generated,
         "device_seconds": round(sum(process.device_seconds for process in processes), 6),
+        "joules": total(process.joules for process in processes),
         "seconds": round(seconds, 6),
         "first_token_seconds": first.first_token_seconds,
         "tokens_per_second": round(generated / seconds, 3) if seconds > 0 else None,

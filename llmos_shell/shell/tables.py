@@ -6,7 +6,7 @@ Off a terminal nothing is cut and nothing is coloured, so that output can be par
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
@@ -116,6 +116,22 @@ def duration(seconds: float) -> str:
     if whole < 86400:
         return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
     return f"{whole // 86400}d{whole // 3600 % 24:02d}h"
+
+
+def energy(joules: float | None) -> str:
+    """For people: `0.42J`, `12.3J`, `5.0kJ`, `1.20MJ`; `-` where it is not known."""
+    if joules is None:
+        return "-"
+    if joules < 1000:
+        return f"{joules:.{2 if joules < 10 else 1 if joules < 100 else 0}f}J"
+    return f"{joules / 1e3:.1f}kJ" if joules < 1e6 else f"{joules / 1e6:.2f}MJ"
+
+
+def total(figures: Iterable[float | None]) -> float | None:
+    """The sum; not known unless all are."""
+    found = list(figures)
+    known = [figure for figure in found if figure is not None]
+    return sum(known) if known and len(known) == len(found) else None
 
 
 def to_json(value: Any) -> str:

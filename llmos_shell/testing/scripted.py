@@ -29,6 +29,7 @@ of `Load` of the same name):
     memory_bytes    what the model pretends to need, for the daemon's budget
     can_shift       false: KV cannot be moved
     mixes           false: steps are of prompts or of decoding rows
+    gpu             true: it says that it computes on a GPU
     counter         file to which every step appends one line per row, see `computed`
 """
 
@@ -56,7 +57,7 @@ WEIGHTS_BYTES = 1 << 20
 OPTIONS = (
     "pages", "page_tokens", "slots", "context", "layout", "max_batch", "most_guesses", "reply", "end_after",
     "step_seconds", "token_seconds", "crash_at_token", "hang_at_token", "marker", "fail_load", "hang_load",
-    "load_seconds", "memory_bytes", "counter", "can_shift", "mixes",
+    "load_seconds", "memory_bytes", "counter", "can_shift", "mixes", "gpu",
 )  # fmt: skip
 
 _LETTERS = np.frombuffer(b"eeeetttaaaooiinnsshhrrdlucmwfgypbvk", dtype=np.uint8).astype(np.intp)
@@ -349,6 +350,7 @@ def _info(spec: Load) -> ModelInfo:
         most_guesses=int(options.get("most_guesses", 0)),
         can_shift=bool(options.get("can_shift", True)),
         can_interrupt=True,
+        gpu=bool(options.get("gpu", False)),
         longest_piece_bytes=len(END_TEXT),
         description="scripted engine for tests",
     )

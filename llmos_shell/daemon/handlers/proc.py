@@ -47,6 +47,8 @@ async def list_(context: Context, args: abi.List) -> tuple[ProcessInfo, ...]:
 async def info(context: Context, args: abi.Pid) -> ProcessInfo:
     """One row of `ps`."""
     process = await context.core.recall(args.pid)
+    if not process.alive:
+        await context.core.metering.settled(process.pid)
     return process.info(context.core.figures(process))
 
 

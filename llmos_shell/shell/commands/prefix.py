@@ -10,7 +10,7 @@ from llmos_shell.abi.errors import LlmosError
 from llmos_shell.abi.syscalls import PROC_INFO, Pid
 from llmos_shell.abi.types import ProcessInfo
 from llmos_shell.shell.command import ERROR_STATUSES, Args, Command, Context, Example, Operand, Option, UsageError
-from llmos_shell.shell.tables import duration
+from llmos_shell.shell.tables import duration, energy, total
 
 if TYPE_CHECKING:
     from llmos_shell.ipc.client import Client
@@ -70,6 +70,7 @@ def describe_usage(client: Client, pids: Sequence[int]) -> list[str]:
     first = processes[0].first_token_seconds
     lines = [
         f"device  {duration(sum(process.device_seconds for process in processes))} s",
+        f"energy  {energy(total(process.joules for process in processes))}",
         f"tokens  {generated} generated, {prompt} of prompt ({reused} reused)",
     ]
     return lines if first is None else [*lines, f"first   {first:.3f} s to the first token"]
@@ -126,7 +127,10 @@ COMMANDS = (
         family="shell",
         operands=_COMMAND,
         raw=True,
-        description="Writes elapsed time, device time, tokens and the time to the first token on standard error.",
+        description=(
+            "Writes elapsed time, device time, energy (`-` where the device does not tell), tokens and the time to the "
+            "first token on standard error."
+        ),
         examples=(Example('time run -n 100 "list"', "how fast is it?"),),
         exit_statuses=(("STATUS", "that of COMMAND"), ERROR_STATUSES[1]),
         see_also=("top", "ps", "scheduling"),

@@ -8,7 +8,7 @@ from typing import Any
 from llmos_shell.abi.syscalls import PROC_LIST, List
 from llmos_shell.abi.types import Kind, KvState, ProcessInfo, State
 from llmos_shell.shell.command import ERROR_STATUSES, Args, Command, Context, Example, Operand, Option
-from llmos_shell.shell.tables import Column, Style, clean, cut, duration, render, size, style_of, to_json
+from llmos_shell.shell.tables import Column, Style, clean, cut, duration, energy, render, size, style_of, to_json
 
 SORT_KEYS: dict[str, Callable[[ProcessInfo], Any]] = {
     "pid": lambda process: process.pid,
@@ -40,6 +40,9 @@ _COLUMNS = (
     Column("NAME", flexible=True),
 )
 
+_AFTER_TIME = 8
+_ENERGY = Column("ENERGY", right=True)
+"""Where no device tells it, there is no such column."""
 
 _MEMORY = (
     Column("PID", right=True),
@@ -112,9 +115,12 @@ def process_table(
     """The table of `ps`."""
     row = _memory_row if memory else process_row
     rows = [row(process, indents[i] if indents else "") for i, process in enumerate(processes)]
-    return render(
-        _MEMORY if memory else _COLUMNS, rows, style, [_COLOURS.get(process.state, "") for process in processes]
-    )
+    columns: tuple[Column, ...] = _MEMORY if memory else _COLUMNS
+    if not memory and any(process.joules is not None for process in processes):
+        columns = (*columns[:_AFTER_TIME], _ENERGY, *columns[_AFTER_TIME:])
+        for cells, process in zip(rows, processes, strict=True):
+            cells.insert(_AFTER_TIME, energy(process.joules))
+    return render(columns, rows, style, [_COLOURS.get(process.state, "") for process in processes])
 
 
 def arrange(processes: Sequence[ProcessInfo]) -> list[tuple[int, ProcessInfo]]:

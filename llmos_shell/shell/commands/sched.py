@@ -30,7 +30,7 @@ from llmos_shell.abi.syscalls import (
 )
 from llmos_shell.shell.arguments import parse_integer
 from llmos_shell.shell.command import Args, Command, Context, Example, Operand, Option, UsageError
-from llmos_shell.shell.tables import Column, duration, render, style_of, to_json
+from llmos_shell.shell.tables import Column, duration, energy, render, style_of, to_json
 from llmos_shell.shell.targets import resolve
 
 _SCHED_USAGE = "usage: sched [show | set POLICY [NAME=VALUE…] | gang auto|on|off]"
@@ -100,6 +100,7 @@ _GROUPS = (
     Column("WAIT", right=True),
     Column("TOKENS", right=True),
     Column("TIME", right=True),
+    Column("ENERGY", right=True),
     Column("LIMITS"),
 )
 _LIMITS: tuple[tuple[str, str, Callable[[str], Any]], ...] = (
@@ -153,6 +154,7 @@ def _group_table(context: Context, groups: Sequence[GroupInfo]) -> str:
             str(group.runnable),
             str(group.tokens),
             duration(group.device_seconds),
+            energy(group.joules),
             _limits(group) + (" (reached)" if group.paused else ""),
         ]
         for group in groups

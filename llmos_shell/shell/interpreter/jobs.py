@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llmos_shell.lang.ast import Command
 from llmos_shell.shell.interpreter.hostproc import describe_signal, exit_status
@@ -160,6 +160,7 @@ class Job:
         self.group_lock = threading.Lock()  # held while a program is started in the group
         self.on_new_group: Callable[[], None] | None = None  # in the foreground: gives the group the terminal,
         self.on_idle: Callable[[], None] | None = None  # and takes it back while there is no program in it
+        self.modes: list[Any] | None = None  # of the terminal, as its programs had set them when they were stopped
         self._signal_model = signal_model
 
     # -- state -------------------------------------------------------------------------------------------------------

@@ -370,6 +370,8 @@ def continue_in_foreground(shell: Shell, job: Job) -> None:
     if shell.job_control and job.group is not None:
         _in_foreground(shell, job)
         if shell.terminal is not None and job.group:
+            if job.modes is not None:
+                shell.terminal.set_modes(job.modes)
             shell.terminal.lend(job.group)
     job.proceed()
 
@@ -377,11 +379,11 @@ def continue_in_foreground(shell: Shell, job: Job) -> None:
 def wait_foreground(shell: Shell, job: Job, *, interrupted: bool = False) -> int:
     """Waits for a job that has the terminal; if it stops, it goes to the table. Its status."""
     terminal = shell.terminal if shell.job_control else None
-    if terminal is not None and terminal.take_missed_stop():
-        job.signal(signal.SIGSTOP)
     while True:
         try:
             with terminal.stoppable() if terminal is not None else nullcontext():
+                if terminal is not None and terminal.take_missed_stop():
+                    raise StopRequested
                 job.wait_hosts()
                 if terminal is not None and not job.stopped:
                     _reclaim(shell, job)
@@ -395,8 +397,10 @@ def wait_foreground(shell: Shell, job: Job, *, interrupted: bool = False) -> int
             job.interrupt()
         except StopRequested:
             job.signal(signal.SIGSTOP)
-    job.on_new_group = job.on_idle = None
+    with job.group_lock:  # a thread that is just starting a program gives it the terminal before this, or not at all
+        job.on_new_group = job.on_idle = None
     if terminal is not None:
+        job.modes = terminal.modes() if job.stopped else None
         terminal.take_back(restore_modes=job.stopped or job.was_killed())
     if job.stopped:
         return suspend(shell, job)

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from types import FrameType
+from typing import Any
 
 from llmos_shell.shell.interpreter.control import StopRequested
 
@@ -74,6 +75,18 @@ class Terminal:
                 self._modes = self._termios.tcgetattr(self._fd)
         except self._termios.error:
             pass
+
+    def modes(self) -> list[Any] | None:
+        """Its modes at present, for `set_modes`; None where it has gone."""
+        try:
+            return self._termios.tcgetattr(self._fd)
+        except self._termios.error:
+            return None
+
+    def set_modes(self, modes: list[Any]) -> None:
+        """Puts modes in force that a job had when it was stopped."""
+        with contextlib.suppress(self._termios.error):
+            self._termios.tcsetattr(self._fd, self._termios.TCSADRAIN, modes)
 
     def _leave_screen(self) -> None:
         """Undoes what a program did that reads key by key, as full-screen programs do, and was killed."""

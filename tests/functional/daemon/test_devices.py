@@ -6,9 +6,14 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from llmos_shell.abi.devices import DEVICE_LIST
 from llmos_shell.abi.syscall import Nothing
-from llmos_shell.testing.daemon import DaemonProcess
+from llmos_shell.abi.syscalls import GROUP_LIST
+from llmos_shell.daemon.rapl import Rapl
+from llmos_shell.testing.clients import info, spawn, wait
+from llmos_shell.testing.daemon import DaemonProcess, write_models
 
 GPUS = """
 import os
@@ -54,3 +59,52 @@ def test_gpus_their_processes_and_what_nobody_knows(llmos_home, tmp_path):
     finally:
         daemon.stop()
     assert "Traceback" not in daemon.log()
+
+
+COUNTING = """
+from llmos_shell.testing.nvml import Gpu, NVMLError, ScriptedNvml
+class Counting(Gpu):
+    spent = 5_000_000
+    @property
+    def millijoules(self):
+        self.spent += 2000
+        return self.spent
+    @millijoules.setter
+    def millijoules(self, value):
+        pass
+_nvml = ScriptedNvml(Counting())
+def __getattr__(name):
+    return getattr(_nvml, name)
+"""
+
+
+@pytest.mark.skipif(Rapl().joules() is not None, reason="this CPU tells its energy")
+def test_processes_and_groups_are_charged_what_their_gpu_used(llmos_home, tmp_path):
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules" / "pynvml.py").write_text(COUNTING)
+    write_models(llmos_home, gpu={"gpu": True, "step_seconds": 0.001}, cpu={})
+    daemon = DaemonProcess(llmos_home, {"PYTHONPATH": str(tmp_path / "modules")})
+    daemon.start()
+    try:
+        with daemon.connect() as client:
+            pids = [spawn(client, "hello", model=name, sampling={"max_tokens": 20}) for name in ("gpu", "cpu")]
+            for pid in pids:
+                wait(client, pid)
+            measured, unknown = (info(client, pid) for pid in pids)
+            assert measured.joules is not None and measured.joules > 0
+            assert unknown.joules is None
+            spawn(client, model="cpu", chat=True)  # the group lives on
+            (group,) = client.call(GROUP_LIST, Nothing())
+            assert group.joules == measured.joules
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "llmos_shell", "ps", "-a", *map(str, pids)], capture_output=True, text=True
+        )
+        header, *rows = done.stdout.splitlines()
+        column = header.split().index("ENERGY")
+        assert [row.split()[column + 1][-1] for row in rows] == ["J", "-"]  # STATE is two words
+        daemon.stop()
+        daemon.start()
+        with daemon.connect() as client:
+            assert info(client, pids[0]).joules == measured.joules  # from the journal
+    finally:
+        daemon.stop()

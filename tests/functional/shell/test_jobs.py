@@ -212,3 +212,13 @@ def test_terminal_modes_come_back(shell):
 def test_programs_have_default_signals(shell):
     mask = shell.run("grep SigIgn /proc/self/status").split()[-1]
     assert int(mask, 16) & ((1 << 31) - 1) == 0  # the C library keeps 32 and 33 for itself
+
+
+def test_a_stopped_program_finds_the_modes_it_had_set(shell):
+    shell.sendline("sh -c 'stty -icanon; echo ready; kill -STOP $$; stty -a | tr -s - +; stty sane'")
+    shell.expect("Stopped")
+    shell.expect_prompt()
+    assert "-icanon" not in shell.run("stty -a"), "the shell has its own"
+    listing = shell.run("fg")
+    assert "+icanon" in listing
+    assert "-icanon" not in shell.run("stty -a")
