@@ -70,9 +70,11 @@ def describe_usage(client: Client, pids: Sequence[int]) -> list[str]:
     first = processes[0].first_token_seconds
     lines = [
         f"device  {duration(sum(process.device_seconds for process in processes))} s",
-        f"energy  {energy(total(process.joules for process in processes))}",
         f"tokens  {generated} generated, {prompt} of prompt ({reused} reused)",
     ]
+    joules = total(process.joules for process in processes)
+    if joules is not None:
+        lines.insert(1, f"energy  {energy(joules)}")
     return lines if first is None else [*lines, f"first   {first:.3f} s to the first token"]
 
 
@@ -128,8 +130,8 @@ COMMANDS = (
         operands=_COMMAND,
         raw=True,
         description=(
-            "Writes elapsed time, device time, energy (`-` where the device does not tell), tokens and the time to the "
-            "first token on standard error."
+            "Writes elapsed time, device time, energy (where the device tells), tokens and the time to the first token "
+            "on standard error."
         ),
         examples=(Example('time run -n 100 "list"', "how fast is it?"),),
         exit_statuses=(("STATUS", "that of COMMAND"), ERROR_STATUSES[1]),

@@ -38,6 +38,8 @@ FROM = Option(("--from",), "go on from what this process was asked and said, whi
 
 def _run(context: Context, args: Args) -> int:
     chat = args.chat or args.system is not None or args.system_file is not None
+    if chat and args["from"] is not None:
+        raise UsageError("--from goes on in the form of PID's conversation: leave --chat and system prompts out")
     add_variables(context, "run", args, (*SAMPLING_OPTIONS, *(SYSTEM_OPTIONS if chat else ())))
     check_options(args)
     if args.detach and args.best_of:
@@ -72,8 +74,6 @@ def check_options(args: Args) -> None:
     """Raises `UsageError` for options that do not go together."""
     if args.logprobs and args.output == "text":
         raise UsageError("--logprobs needs `-o json` or `-o jsonl`")
-    if args["from"] is not None and (args.chat or args.system is not None or args.system_file is not None):
-        raise UsageError("--from goes on in the form of PID's conversation: leave --chat and system prompts out")
     if args.best_of is not None and args.best_of < 1:
         raise UsageError(f"--best-of {args.best_of}: must be at least 1")
     if (args.best_of or 1) > 1 and args.temperature == 0:
