@@ -2,7 +2,7 @@
 
 Run it on a machine that does nothing else: `bench/run.py [--only SECTION …] [--rounds N] [--threads N] [--requests N]`.
 With `--only` the other sections of the results stay as they are. `--only simulation --requests 1000000` replays a
-million requests under each scheduling policy, in about 10 minutes on two cores.
+million requests under each scheduling policy, in about half an hour on two cores.
 """
 
 from __future__ import annotations

@@ -175,19 +175,12 @@ def _measured(client: Client) -> sc.DeviceSharing | None:
 
 
 def simulate(requests: int) -> list[str]:
-    """The policies in simulated time, at 80 % load on 32 slots: Poisson arrivals, and a tenth as many of the others."""
-    lines: list[str] = []
-    for count, workloads in ((requests, ["poisson"]), (max(1, requests // 10), ["bursty", "longtail"])):
-        lines += [f"{count:,} requests:", "", *_simulated(count, workloads), ""]
-    most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    return [*lines, f"Memory of a simulation, at most: {most:.0f} MiB."]
-
-
-def _simulated(requests: int, workloads: list[str]) -> list[str]:
+    """The policies in simulated time, at 80 % load on 32 slots."""
     folder = Path(__file__).with_name("simulate")
     command = [sys.executable, str(folder), f"--requests={requests}", "--processes=2", f"--svg={folder / 'plots'}"]
-    command += [f"--workload={name}" for name in workloads]
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.rstrip().split("\n")
+    tables = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.rstrip().split("\n")
+    most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    return [f"{requests:,} requests:", "", *tables, "", f"Memory of a simulation, at most: {most:.0f} MiB."]
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ from llmos_kernel_llamacpp.batch import Batch, LogitsView
 from llmos_kernel_llamacpp.cells import Cells
 from llmos_kernel_llamacpp.flag import AbortFlag
 from llmos_kernel_llamacpp.grammar import GrammarConstraint
-from llmos_kernel_llamacpp.native import lib, take_errors
+from llmos_kernel_llamacpp.native import decode, lib, take_errors
 from llmos_kernel_llamacpp.vocabulary import Vocabulary
 from llmos_shell.abi.engine import Chunk, Constraint, Room, Usage, no_matter, nowhere
 from llmos_shell.abi.errors import Code, LlmosError
@@ -178,7 +178,7 @@ class LlamaEngine:
 
     def _decode(self, chunks: Sequence[Chunk]) -> None:
         """Computes the batch, which is a part of a step's `chunks`."""
-        status = lib.llama_decode(self._context, self._batch.native)
+        status = decode(self._context, self._batch.native, self._abort.is_set)
         if status == _ABORTED:
             for chunk in chunks:  # micro-batches that were finished stay otherwise
                 lib.llama_memory_seq_rm(self._memory, chunk.slot, chunk.position, -1)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 from typing import Any
 
-from llmos_kernel_llamacpp import native
 from llmos_kernel_llamacpp.native import lib
 
 _GO_ON, _STOP = b"\0", b"\1"
@@ -26,10 +25,12 @@ class AbortFlag:
 
     def set(self) -> None:
         """Ends the `llama_decode` that is under way, and all later ones until `clear`."""
-        native.silent = True
         self._text[0] = _STOP
 
     def clear(self) -> None:
         """Lets the next ones compute."""
         self._text[0] = _GO_ON
-        native.silent = False
+
+    def is_set(self) -> bool:
+        """Whether the one under way was ended."""
+        return self._text[0] == _STOP

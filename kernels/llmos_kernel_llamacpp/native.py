@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 if "OMP_WAIT_POLICY" not in os.environ:
@@ -24,8 +25,7 @@ lib: Any = _lib
 _ERROR, _CONTINUATION = 4, 5  # ggml_log_level as in ggml.h
 _last_errors: list[str] = []
 _last_level = 0
-silent = False
-"""Drops errors too: those of a computation that was ended on purpose."""
+_ended_on_purpose: Callable[[], bool] | None = None  # of a computation under way
 
 
 def _log(level: int, text: bytes | None, _: object) -> None:
@@ -33,7 +33,7 @@ def _log(level: int, text: bytes | None, _: object) -> None:
     global _last_level
     if level != _CONTINUATION:
         _last_level = level
-    if _last_level != _ERROR or not text or silent:
+    if _last_level != _ERROR or not text or (_ended_on_purpose is not None and _ended_on_purpose()):
         return
     line = text.decode("utf-8", "replace")
     sys.stderr.write(line)
@@ -44,6 +44,16 @@ def _log(level: int, text: bytes | None, _: object) -> None:
 _log_callback = lib.llama_log_callback(_log)  # the library keeps only a pointer: this reference must live on
 lib.llama_log_set(_log_callback, ctypes.c_void_p(0))
 lib.llama_backend_init()
+
+
+def decode(context: Any, batch: Any, ended_on_purpose: Callable[[], bool]) -> int:
+    """`llama_decode`; what it complains of is dropped once it was ended on purpose."""
+    global _ended_on_purpose
+    _ended_on_purpose = ended_on_purpose
+    try:
+        return int(lib.llama_decode(context, batch))
+    finally:
+        _ended_on_purpose = None
 
 
 def take_errors() -> str:

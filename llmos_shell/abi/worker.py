@@ -121,9 +121,9 @@ class Run(Struct, frozen=True, tag="run"):
 
 
 class Interrupt(Struct, frozen=True, tag="interrupt"):
-    """What follows cannot wait for the step under way: it is given up, and computed again later. With `can_interrupt`.
+    """What follows cannot wait for a step of prompts: one under way is given up, and computed again later.
 
-    Acted upon as it arrives, before messages that were sent before it.
+    With `can_interrupt`. Acted upon as it arrives, before messages that were sent before it.
     """
 
 

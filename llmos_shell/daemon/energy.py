@@ -28,7 +28,7 @@ CPU = 0
 """Stands for the workers that compute on the CPU, in the place of a GPU worker's host PID."""
 
 
-class Shares:
+class EnergyShares:
     """Shares what devices used among processes. Pure: readings and time are handed in."""
 
     def __init__(self) -> None:
@@ -99,7 +99,7 @@ class Metering:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._shares = Shares()
+        self._shares = EnergyShares()
         self._task: asyncio.Task[None] | None = None
         self._lock = asyncio.Lock()
         self._quiet_until = 0.0  # monotonic
@@ -154,7 +154,8 @@ class Metering:
         if process is None:
             return
         process.joules = (process.joules or 0.0) + joules
-        group = self._core.scheduling.groups.get(process.group)
-        group.joules = (group.joules or 0.0) + joules
+        group = self._core.scheduling.groups.find(process.group)
+        if group is not None:  # else it was forgotten when the last of its processes ended
+            group.joules = (group.joules or 0.0) + joules
         if not process.alive:
             self._core.save(process)

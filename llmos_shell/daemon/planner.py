@@ -125,7 +125,7 @@ class Planner:
         info = self._conductor.workshop.info
         waited = any(process.foreground and pid not in self._running for pid, process in chosen.items())
         if waited and info is not None and info.can_interrupt:
-            prompts = [process for process in self._running.values() if len(process.tokens) <= process.turn_start]
+            prompts = [process for process in self._running.values() if process.prefilling]
             if prompts and not any(process.foreground for process in prompts):
                 self._conductor.send(abi.Interrupt())
 
@@ -185,13 +185,13 @@ class Planner:
         info = self._conductor.workshop.info
         assert info is not None
         running = self._running.values()
-        decoding = [process for process in running if len(process.tokens) > process.turn_start]
+        decoding = [process for process in running if not process.prefilling]
         if not any(process.readers for process in decoding):  # else who is not read decodes with the others
             decoding = []
         prefill = self._pace.prefill(len(decoding), info.max_batch, info.mixes, info.can_interrupt)
         if self._sent is not None and not prefill.differs(_prefill_of(self._sent)):
             prefill = _prefill_of(self._sent)
-        if any(p.foreground and p.prefill is None and len(p.tokens) <= p.turn_start for p in running):
+        if any(p.foreground and p.prefill is None and p.prefilling for p in running):
             return prefill._replace(spacing=1)
         return prefill
 

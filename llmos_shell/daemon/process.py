@@ -177,6 +177,11 @@ class Process:
         for watcher in tuple(self.watchers):
             watcher()
 
+    @property
+    def prefilling(self) -> bool:
+        """Whether nothing of the present answer has been generated yet."""
+        return len(self.tokens) <= self.turn_start
+
     def messages(self) -> tuple[Message, ...]:
         """The conversation so far, for the chat template."""
         return tuple(Message(turn.role, turn.text) for turn in self.turns)

@@ -25,6 +25,7 @@ from llmos_shell.engine.table import Later, Table, failed
 from llmos_shell.engine.threads import Governor
 
 NEVER = 1 << 30  # steps
+NO_LIMIT = 1 << 30  # tokens
 LEAST_CHUNK = 8  # prompt tokens that a step computes even when longer ones are interrupted time and again
 
 
@@ -48,9 +49,10 @@ class Loop:
         """Whether the last step gave somebody a first token."""
         self._pass_seconds = 0.0  # of the shortest step: what a pass over the weights takes
         self._decoding_steps = NEVER  # since the last that had prompts
-        self._most_prompt = NEVER  # tokens a step may compute of prompts, so that interruptions leave some progress
+        self._most_prompt = NO_LIMIT  # tokens a step may compute of prompts, so that interruptions leave some progress
         self._blocked = False  # nothing can run before the next message
         self._interrupted = False  # the last step was
+        self._with_prompts = False  # the present step is
         self.steps = 0
         self.decoded_tokens = 0
         self.prefilled_tokens = 0
@@ -76,6 +78,11 @@ class Loop:
         """Carries out one message; returns the answers. Raises only when the engine itself failed (EIO)."""
         self._blocked = False
         return self._table.handle(message)
+
+    def interrupt(self) -> None:
+        """Gives up the step under way if it computes prompts; others are short. For another thread."""
+        if self._with_prompts and self._info.can_interrupt:
+            self._engine.interrupt()
 
     def overhear(self, message: abi.Open) -> None:
         """Prepares what handling this message will need. For another thread."""
@@ -134,6 +141,7 @@ class Loop:
                 prompts = []
             else:
                 decodes, room = [], self._info.max_batch
+        self._with_prompts = bool(prompts)
         self._decoding_steps = 0 if prompts else self._decoding_steps + 1
         if prompts:
             self._plan_prefill(prompts, decodes, min(room, self._table.budget, self._most_prompt))
@@ -183,7 +191,8 @@ class Loop:
                 logits = self._engine.step(chunks)
             except LlmosError as error:
                 if error.code == Code.EINTR:
-                    self._most_prompt = max(LEAST_CHUNK, sum(len(chunk.tokens) for chunk in chunks) // 2)
+                    prompt = sum(len(chunk.tokens) for sequence, chunk in batch if sequence.prompting)
+                    self._most_prompt = max(LEAST_CHUNK, prompt // 2)
                     self._interrupted = True
                     return [], [], None, 0.0
                 if error.code != Code.ENOMEM:
@@ -309,8 +318,8 @@ class Loop:
         self.steps += 1
         self._pass_seconds = min(self._pass_seconds or engine_seconds, engine_seconds)
         self.prefilled_tokens += prompt
-        if prompt and self._most_prompt < NEVER:
-            self._most_prompt *= 2
+        if prompt:
+            self._most_prompt = min(2 * self._most_prompt, NO_LIMIT)
         self.decoded_tokens += total - prompt - guessed + right
         self.step_seconds += seconds
         self.engine_seconds += engine_seconds

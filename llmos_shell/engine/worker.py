@@ -87,11 +87,11 @@ def _load_and_step(load: LoadEngine, channel: Channel) -> int:
         raise
     info = engine.info if engine.info.has_chat_template else structs.replace(engine.info, chat_stop=PLAIN_STOP)
     _answer_questions(engine, channel)
-    channel.divert(abi.Interrupt, lambda _: engine.interrupt() if engine.info.can_interrupt else None)
     channel.send(abi.Ready(info, time.perf_counter() - begun))
     governor = Governor(engine.info.threads) if engine.info.threads > 1 else None
     files = _Files(channel)
     loop = Loop(engine, governor, later=files.do)
+    channel.divert(abi.Interrupt, lambda _: loop.interrupt())
     channel.overhear(abi.Open, loop.overhear)
     try:
         _steps(engine, loop, channel, messages)

@@ -336,9 +336,7 @@ def _typed(conversation: Conversation) -> Iterator[Message | LlmosError]:
     typed = ""
     try:
         while True:
-            if (
-                watcher is not None and watcher.stirred.is_set()
-            ):  # first: one that has heard of the end is no longer alive
+            if watcher is not None and watcher.stirred.is_set():  # first: one that heard of the end is no longer alive
                 watcher.stirred.clear()
                 try:
                     conversation.show_others()

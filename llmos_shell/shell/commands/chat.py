@@ -128,7 +128,7 @@ COMMANDS = (
             "is one. The exit status is 1 if any was refused.\n\n"
             "These lines are commands, also from a pipe, but not with `-`, which is how to pass on text that is not "
             f"your own; //TEXT sends /TEXT:\n\n{_SLASH_LIST}\n\n"
-            " /undo, /retry, /clear and /system change what the model has in "
+            "/undo, /retry, /clear and /system change what the model has in "
             "mind; what it said stays in the journal. /save NAME writes a file in the folder `chats` of the state, "
             "which outlives the journal; /load NAME reads it, into any chat with any model."
         ),

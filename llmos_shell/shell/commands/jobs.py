@@ -13,8 +13,8 @@ from llmos_shell.shell.command import ERROR_STATUSES, Args, Command, Context, Ex
 from llmos_shell.shell.handover import Handover
 from llmos_shell.shell.interpreter import bridge
 from llmos_shell.shell.interpreter.control import StopRequested, WaitInterrupted
+from llmos_shell.shell.interpreter.foreground import continue_in_foreground, suspend, wait_foreground
 from llmos_shell.shell.interpreter.jobs import Job, Jobs, ModelMember, ThreadMember
-from llmos_shell.shell.interpreter.pipelines import continue_in_foreground, suspend, wait_foreground
 
 if TYPE_CHECKING:
     from llmos_shell.shell.interpreter.shell import Shell

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from llmos_shell.abi.syscalls import Output, Spawn
+from llmos_shell.abi.syscalls import PROC_INFO, Output, Pid, Spawn
 from llmos_shell.abi.types import Overflow
 from llmos_shell.shell.command import Args, Command, Context, Example, Operand, Option, UsageError
 from llmos_shell.shell.generation import (
@@ -31,8 +31,6 @@ from llmos_shell.shell.settings import (
 from llmos_shell.shell.targets import resolve_one
 
 BEST_OF = Option(("--best-of",), "answer N times and print the likeliest answer", "N", "count")
-
-
 FROM = Option(("--from",), "go on from what this process was asked and said, which shares its memory", "PID", "pid")
 
 
@@ -45,10 +43,10 @@ def _run(context: Context, args: Args) -> int:
     if args.detach and args.best_of:
         raise UsageError("--detach and --best-of exclude each other: use `run … &` for the latter")
     source = None if args["from"] is None else resolve_one(context, args["from"])
-    names = None if source is None else ()
-    prompt = gather(context, args.model, args.PROMPT, names=names, template=args.file, files=args.attach)
+    model = args.model if source is None or args.model else context.client.call(PROC_INFO, Pid(source)).model
+    prompt = gather(context, model, args.PROMPT, template=args.file, files=args.attach)
     request = Spawn(
-        model=prompt.model if source is None or args.model else "",
+        model=prompt.model,
         prompt=None if chat else prompt.text,
         messages=messages_of(system_of(context, args), prompt.text) if chat else None,
         name=args.name or title("run", prompt.text),

@@ -17,8 +17,8 @@ from llmos_shell.shell import commands
 from llmos_shell.shell.command import Command, Context
 from llmos_shell.shell.interpreter.control import StopRequested
 from llmos_shell.shell.interpreter.execution import LOST_READER
+from llmos_shell.shell.interpreter.foreground import STOPPED, suspend
 from llmos_shell.shell.interpreter.jobs import Job, Member, ModelMember, ThreadMember
-from llmos_shell.shell.interpreter.pipelines import STOPPED, suspend
 
 if TYPE_CHECKING:
     from llmos_shell.shell.interpreter.redirect import Files

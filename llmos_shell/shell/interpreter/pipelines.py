@@ -16,17 +16,15 @@ from typing import TYPE_CHECKING
 from llmos_shell.lang import ast
 from llmos_shell.lang.errors import ExpansionError
 from llmos_shell.shell.interpreter import folders
-from llmos_shell.shell.interpreter.control import ExitShell, StopRequested
-from llmos_shell.shell.interpreter.hostproc import StartError, describe_signal, exit_status
+from llmos_shell.shell.interpreter.control import ExitShell
+from llmos_shell.shell.interpreter.foreground import group_exists, put_in_foreground, tell_signal, wait_foreground
+from llmos_shell.shell.interpreter.hostproc import StartError, exit_status
 from llmos_shell.shell.interpreter.jobs import HostMember, Job, Member, ThreadMember
 from llmos_shell.shell.interpreter.redirect import RedirectError, Redirection
 
 if TYPE_CHECKING:
     from llmos_shell.shell.interpreter.redirect import Files
     from llmos_shell.shell.interpreter.shell import Shell
-
-STOPPED = 148
-"""Exit status of what Ctrl-Z stopped: 128 + SIGTSTP."""
 
 PROCESS_FD = 64
 """The lowest descriptor that process substitutions take, out of the way of those that scripts name."""
@@ -46,7 +44,7 @@ def run_host(shell: Shell, words: list[str], assignments: dict[str, str] | None)
         pid = shell.start_host(words, assignments, shell.files, None)
         return wait_plainly(shell, pid)
     job = shell.new_job(shell.current or ast.Simple([], [], []), own_group=True)
-    _in_foreground(shell, job)
+    put_in_foreground(shell, job)
     job.members.append(HostMember(_start_in_group(shell, job, words, assignments, shell.files)))
     return wait_foreground(shell, job)
 
@@ -68,15 +66,8 @@ def wait_plainly(shell: Shell, pid: int) -> int:
     status = exit_status(wait_status)
     if interrupted and status == 128 + signal.SIGINT:
         raise KeyboardInterrupt
-    _tell_signal(shell, wait_status)
+    tell_signal(shell, wait_status)
     return status
-
-
-def _tell_signal(shell: Shell, wait_status: int) -> None:
-    if os.WIFSIGNALED(wait_status):
-        number = os.WTERMSIG(wait_status)
-        if number not in (signal.SIGINT, signal.SIGPIPE):
-            shell.say(describe_signal(number) + (" (core dumped)" if os.WCOREDUMP(wait_status) else ""))
 
 
 def _run_nested(shell: Shell, job: Job, words: list[str], assignments: dict[str, str] | None) -> int:
@@ -106,46 +97,13 @@ def _start_in_group(shell: Shell, job: Job, words: list[str], assignments: dict[
     if job.group is None:
         return shell.start_host(words, assignments, files, None)
     with job.group_lock:
-        group = job.group if _exists(job.group) else 0
+        group = job.group if group_exists(job.group) else 0
         pid = shell.start_host(words, assignments, files, group)
         if not group:
             job.group = pid
             if job.on_new_group is not None:
                 job.on_new_group()
     return pid
-
-
-def _in_foreground(shell: Shell, job: Job) -> None:
-    """From now on the job's group has the terminal, as long as there is a program in it."""
-    if shell.terminal is not None:
-        shell.terminal.take_missed_stop()
-    job.on_new_group = lambda: _lend(shell, job)
-    job.on_idle = lambda: _reclaim(shell, job)
-
-
-def _reclaim(shell: Shell, job: Job) -> None:
-    """Takes the terminal back if no program of the job is left, so that Ctrl-C reaches the shell."""
-    with job.group_lock:
-        if shell.terminal is not None and not _exists(job.group or 0):
-            shell.terminal.take_back(restore_modes=job.was_killed())
-
-
-def _exists(group: int) -> bool:
-    """Whether a process group (0: none) still has members."""
-    if not group:
-        return False
-    try:
-        os.killpg(group, 0)
-    except OSError:
-        return False
-    return True
-
-
-def _lend(shell: Shell, job: Job) -> None:
-    """Gives a job the terminal; it may have tried to use it already, and stopped."""
-    if shell.terminal is not None and job.group:
-        shell.terminal.lend(job.group)
-        job.wake()
 
 
 # -- pipelines -------------------------------------------------------------------------------------------------------
@@ -158,7 +116,7 @@ def run_pipeline(shell: Shell, node: ast.Pipeline) -> int:
     first_here = foreground and shell.job_control and _begins_with_command(shell, node.commands[0])
     job = shell.new_job(node, own_group=foreground and shell.job_control and not first_here)
     if job.group is not None:
-        _in_foreground(shell, job)
+        put_in_foreground(shell, job)
     try:
         return _run_to_end(shell, node, job, foreground, first_here)
     finally:
@@ -360,73 +318,6 @@ class _ignoring_interrupts:
         if self._active:
             for number, handler in self._saved:
                 signal.signal(number, handler)
-
-
-# -- the foreground --------------------------------------------------------------------------------------------------
-
-
-def continue_in_foreground(shell: Shell, job: Job) -> None:
-    """Gives a job the terminal, then lets it go on."""
-    if shell.job_control and job.group is not None:
-        _in_foreground(shell, job)
-        if shell.terminal is not None and job.group:
-            if job.modes is not None:
-                shell.terminal.set_modes(job.modes)
-            shell.terminal.lend(job.group)
-    job.proceed()
-
-
-def wait_foreground(shell: Shell, job: Job, *, interrupted: bool = False) -> int:
-    """Waits for a job that has the terminal; if it stops, it goes to the table. Its status."""
-    terminal = shell.terminal if shell.job_control else None
-    while True:
-        try:
-            with terminal.stoppable() if terminal is not None else nullcontext():
-                if terminal is not None and terminal.take_missed_stop():
-                    raise StopRequested
-                job.wait_hosts()
-                if terminal is not None and not job.stopped:
-                    _reclaim(shell, job)
-                    if job.was_interrupted() and not job.done:
-                        job.interrupt()
-                if not job.stopped:
-                    job.wait_threads()
-            break
-        except KeyboardInterrupt:
-            interrupted = True
-            job.interrupt()
-        except StopRequested:
-            job.signal(signal.SIGSTOP)
-    with job.group_lock:  # a thread that is just starting a program gives it the terminal before this, or not at all
-        job.on_new_group = job.on_idle = None
-    if terminal is not None:
-        job.modes = terminal.modes() if job.stopped else None
-        terminal.take_back(restore_modes=job.stopped or job.was_killed())
-    if job.stopped:
-        return suspend(shell, job)
-    if job.number:
-        shell.jobs().remove(job)
-    status = job.status(pipefail=shell.options.pipefail)
-    if terminal is not None:
-        interrupted = job.ended_by == signal.SIGINT
-    elif interrupted:
-        interrupted = job.status() == 128 + signal.SIGINT
-    if job.was_interrupted() or interrupted:
-        raise KeyboardInterrupt
-    for member in job.members:
-        if isinstance(member, HostMember) and member is job.members[-1]:
-            _tell_signal(shell, member.wait_status)
-    return status
-
-
-def suspend(shell: Shell, job: Job) -> int:
-    """Enters a stopped job into the table."""
-    job.suspend_rest()
-    jobs = shell.outermost().jobs()
-    jobs.add(job)
-    job.shown_state = job.state()
-    shell.say(f"\n{jobs.describe(job)}")
-    return STOPPED
 
 
 # -- the background --------------------------------------------------------------------------------------------------

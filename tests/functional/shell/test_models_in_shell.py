@@ -87,6 +87,20 @@ def test_structured_output_of_the_builtin_model(builtin: None, llmos: Any, tmp_p
     assert llmos("ask", "--grammar", "yes.gbnf", "Is it?").stdout in ("yes\n", "no\n")
 
 
+def test_going_on_from_a_process(daemon: Any, llmos: Any, tmp_path: Path) -> None:
+    (tmp_path / "work" / "notes.gguf").touch()
+    begin = "pid=$(run -d -n 6 -t 0 once); wait $pid"
+    line = f"{begin}; run --from $pid -n 4 -t 0 notes.gguf is a word >out & wait; log --json $!"
+    turns = json.loads(llmos("-c", line).stdout)["turns"]
+    assert [turn["role"] for turn in turns] == ["prompt", "completion", "prompt", "completion"]
+    assert turns[2]["text"] == "notes.gguf is a word", "the model is that of the process"
+    assert (tmp_path / "work" / "out").read_text() == turns[3]["text"]
+    for words in (("--chat", "x"), ("--system", "Sing.", "x")):
+        done = llmos("run", "--from", "9", *words)
+        assert done.returncode == 2 and "leave --chat and system prompts out" in done.stderr
+    assert "there is no process 99" in llmos("run", "--from", "99", "x").stderr
+
+
 def test_an_engine_without_grammars_says_so(daemon: Any, llmos: Any) -> None:
     done = llmos("run", "--schema", "{}", "x")
     assert done.returncode == 1 and "cannot follow a grammar" in done.stderr and done.stderr.count("\n") == 1

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from llmos_shell.daemon.devices import DeviceReader, Energy
-from llmos_shell.daemon.energy import CPU, RETRY_SECONDS, Shares
+from llmos_shell.daemon.energy import CPU, RETRY_SECONDS, EnergyShares
 from llmos_shell.daemon.rapl import Rapl
 from llmos_shell.testing.nvml import Gpu, ScriptedNvml
 
@@ -124,7 +124,7 @@ def cpu(joules):
 
 
 def test_a_busy_interval_is_shared_by_device_time():
-    shares = Shares()
+    shares = EnergyShares()
     shares.note(CPU, 1, 0.0)
     assert shares.take(cpu(100.0), 10.0) == {}
     shares.note(CPU, 1, 0.75)
@@ -133,23 +133,29 @@ def test_a_busy_interval_is_shared_by_device_time():
     assert shares.idle and shares.take(cpu(180.0), 12.0) == {}
 
 
+def one_busy_second() -> EnergyShares:
+    """Process 1 has computed for a second since a first reading, at 0, of a counter that stood at 0."""
+    shares = EnergyShares()
+    shares.take(cpu(0.0), 0.0)
+    shares.note(CPU, 1, 1.0)
+    return shares
+
+
 def test_idling_is_nobodys():
-    shares = Shares()
+    shares = EnergyShares()
     shares.take(cpu(0.0), 0.0)
     shares.note(CPU, 1, 0.5)
     assert shares.take(cpu(10.0), 2.0) == {1: pytest.approx(2.5)}
 
 
 def test_models_side_by_side_are_charged_no_more_than_the_device_used():
-    shares = Shares()
-    shares.take(cpu(0.0), 0.0)
-    shares.note(CPU, 1, 1.0)
+    shares = one_busy_second()
     shares.note(CPU, 2, 1.0)
     assert sum(shares.take(cpu(10.0), 1.0).values()) == pytest.approx(10.0)
 
 
 def test_what_was_computed_just_before_the_first_reading_counts_to_the_first_interval():
-    shares = Shares()
+    shares = EnergyShares()
     shares.note(CPU, 1, 0.1)
     assert shares.take(cpu(5.0), 0.0) == {} and shares.pending(1)
     assert shares.take(cpu(6.0), 0.2) == {1: pytest.approx(0.5)}
@@ -157,32 +163,28 @@ def test_what_was_computed_just_before_the_first_reading_counts_to_the_first_int
 
 
 def test_a_reading_that_fails_prolongs_the_interval():
-    shares = Shares()
-    shares.take(cpu(0.0), 0.0)
-    shares.note(CPU, 1, 1.0)
+    shares = one_busy_second()
     assert shares.take(cpu(None), 1.0) == {} and shares.pending(1)
     shares.note(CPU, 1, 1.0)
     assert shares.take(cpu(20.0), 2.0) == {1: pytest.approx(20.0)}
 
 
 def test_readings_that_fail_for_long_are_given_up():
-    shares = Shares()
-    shares.take(cpu(0.0), 0.0)
-    shares.note(CPU, 1, 1.0)
+    shares = one_busy_second()
     assert shares.take(cpu(None), RETRY_SECONDS + 1) == {}
     assert not shares.pending(1)
     assert shares.take(cpu(1000.0), RETRY_SECONDS + 2) == {}
 
 
 def test_what_never_tells_charges_nothing():
-    shares = Shares()
+    shares = EnergyShares()
     for now in range(3):
         shares.note(CPU, 1, 1.0)
         assert shares.take(cpu(None), float(now)) == {} and shares.idle
 
 
 def test_a_driver_that_was_loaded_anew_begins_an_interval():
-    shares = Shares()
+    shares = EnergyShares()
     shares.take(cpu(500.0), 0.0)
     shares.note(CPU, 1, 1.0)
     assert shares.take(cpu(3.0), 1.0) == {}
@@ -192,13 +194,13 @@ def test_a_driver_that_was_loaded_anew_begins_an_interval():
 
 def test_a_worker_on_two_gpus_is_charged_for_both_or_for_none():
     places = {7: ("gpu0", "gpu1"), 8: ("gpu1",)}
-    shares = Shares()
+    shares = EnergyShares()
     shares.take(Energy({"gpu0": 0.0, "gpu1": 0.0}, places), 0.0)
     shares.note(7, 1, 1.0)
     shares.note(8, 2, 1.0)
     taken = shares.take(Energy({"gpu0": 10.0, "gpu1": 6.0}, places), 2.0)
     assert taken == {1: pytest.approx(5.0 + 3.0), 2: pytest.approx(3.0)}
-    half = Shares()
+    half = EnergyShares()
     half.take(Energy({"gpu0": 0.0, "gpu1": None}, places), 0.0)
     half.note(7, 1, 1.0)
     assert half.take(Energy({"gpu0": 10.0, "gpu1": None}, places), 1.0) == {}
