@@ -112,7 +112,9 @@ class LlamaEngine:
         )
 
     def _can_guess(self, spec: Load) -> bool:
-        return self._cuttable and not self._deterministic and planning.options_of(spec).speculation
+        """Where several rows give the bits of one, guesses are free to come; else somebody must have asked for them."""
+        wanted = planning.options_of(spec).speculation
+        return self._cuttable and (bool(spec.draft) or self._deterministic if wanted is None else wanted)
 
     def tokenize(self, text: str, special: bool) -> list[int]:
         """Token ids of text."""
@@ -163,14 +165,14 @@ class LlamaEngine:
             logits, first = self._logits.get(self._context, rows), 0
             for piece in pieces:
                 if piece.chunk >= 0:
-                    found[piece.chunk] = logits[first + piece.row].copy()
+                    found[piece.chunk] = logits[first : first + piece.outputs][piece.rows].copy()
                 first += piece.outputs
                 if len(piece.tokens) > piece.real:
                     lib.llama_memory_seq_rm(self._memory, piece.slot, piece.end, -1)
                 self._cells.lengths[piece.slot] = piece.end
         if not found:
             return self._logits.get(self._context, 0)
-        return np.stack([found[index] for index in sorted(found)])
+        return np.concatenate([found[index] for index in sorted(found)])
 
     def interrupt(self) -> None:
         """Ends the present `llama_decode` after the operation it is at."""

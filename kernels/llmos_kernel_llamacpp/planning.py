@@ -7,8 +7,10 @@ Options (of `Load.options`, from `models.toml`):
 - `flash_attention`: 1, 0, or -1 for llama.cpp's own choice; left out: see `loading.flash_attention`
 - `mmap`: false reads the weights into memory of the worker's own
 - `repack`: false leaves weights in the layout of the file, where llama.cpp would rearrange some types for its products
-- `speculation`: true guesses tokens from the context (`engine.speculation`) while that is measured to pay. A step of
-  several rows differs from one of a single row in the last bits, so two runs may then differ where tokens are tied
+- `speculation`: true guesses tokens (`engine.guessing`) while that is measured to pay: those that followed in the
+  context before, or what a draft model says where the entry names one. A step of several rows differs from one of a
+  single row in the last bits, so two runs may then differ where tokens are tied. Left out: with a draft model, and with
+  `deterministic`, where bits are the same
 - `deterministic`: true makes what a sequence generates independent, bit for bit, of what else runs, of threads, of
   parking, forks and replays (on a CPU; `engine` has the size of what is thereby avoided). Implies the layout `split`,
   flash attention and no `repack`; not for models with recurrent state. Prompts take 1.1 to 1.9 times as long. So does
@@ -48,7 +50,7 @@ class Options(Struct, frozen=True):
     flash_attention: Literal[-1, 0, 1] | None = None
     mmap: bool = True
     repack: bool | None = None  # None: unless `deterministic`
-    speculation: bool = False
+    speculation: bool | None = None  # None: with a draft model, and with `deterministic`
     deterministic: bool = False
 
 

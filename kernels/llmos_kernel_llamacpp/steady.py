@@ -29,7 +29,8 @@ class Piece(Struct, frozen=True):
     tokens: Sequence[int]
     real: int
     outputs: int
-    chunk: int  # index of the chunk whose logits are those of the last real token; -1: nobody wants them
+    chunk: int  # index of the chunk whose logits are those of the last real tokens; -1: nobody wants them
+    wanted: int = 1  # of so many of them
 
     @property
     def end(self) -> int:
@@ -37,9 +38,10 @@ class Piece(Struct, frozen=True):
         return self.position + self.real
 
     @property
-    def row(self) -> int:
-        """Which of the outputs is that of the last real token."""
-        return self.outputs - 1 - (len(self.tokens) - self.real)
+    def rows(self) -> slice:
+        """Which of the outputs are those of the last real tokens."""
+        end = self.outputs - (len(self.tokens) - self.real)
+        return slice(end - self.wanted, end)
 
 
 def calls(chunks: Sequence[Chunk], least: int) -> Iterator[list[Piece]]:
@@ -69,13 +71,14 @@ def _together(chunks: Sequence[Chunk], run: list[int], least: int) -> list[Piece
 
 
 def _in_pieces(chunk: Chunk, index: int, least: int) -> Iterator[list[Piece]]:
-    """Pieces of about equal size, so that none is too small."""
+    """Pieces of about equal size, so that none is too small. Logits are wanted within the last one only."""
     size = len(chunk.tokens)
     count = -(-size // MOST_ROWS)
     for piece in range(count):
         start, end = size * piece // count, size * (piece + 1) // count
         tokens = list(chunk.tokens[start:end])
-        tokens += tokens[-1:] * (least - len(tokens))
-        wanted = chunk.logits and end == size
-        outputs, owner = (least, index) if wanted else (0, -1)
-        yield [Piece(chunk.slot, chunk.position + start, tokens, end - start, outputs, owner)]
+        missing = max(0, least - len(tokens))
+        tokens += tokens[-1:] * missing
+        wanted = chunk.logits if end == size else 0
+        outputs, owner = (max(least, wanted + missing), index) if wanted else (0, -1)
+        yield [Piece(chunk.slot, chunk.position + start, tokens, end - start, outputs, owner, wanted)]

@@ -222,6 +222,7 @@ class ModelEntry(Struct, frozen=True, omit_defaults=True):
     pool_tokens: int | None = None  # size of the KV pool; None: the kernel chooses
     threads: int | None = None
     gpu_layers: int = 0
+    draft: str = ""  # absolute path of the weights of a smaller model, which guesses tokens for this one
     keep_seconds: float | None = None  # how long it stays loaded that nobody uses it; None: LLMOS_KEEP_SECONDS
     role: str = ""  # "assistant": answers `?` and `ask` with command lines
     builtin: bool = False

@@ -32,6 +32,7 @@ class Load(Struct, frozen=True, tag="load"):
     threads: int | None = None
     gpu_layers: int = 0
     options: dict[str, Any] = {}
+    draft: str = ""  # weights of a smaller model of the same vocabulary, which guesses tokens; "": none
 
 
 class Tokenize(Struct, frozen=True, tag="tokenize"):

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec import Struct
 
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.syscalls import ModelLoad
@@ -22,6 +24,7 @@ from llmos_shell.daemon.loads import Loading, Loads
 from llmos_shell.daemon.policies import NICE_0_WEIGHT, weight_of
 from llmos_shell.daemon.process import Phase, Process
 from llmos_shell.daemon.supervisor import load_message
+from llmos_shell.engine.drafts import draft_load
 from llmos_shell.models.gguf import GgufInfo, read_gguf
 from llmos_shell.models.registry import weights_size
 
@@ -242,13 +245,20 @@ class Residency:
 
     async def _needed(self, entry: ModelEntry) -> int:
         """Bytes a model is estimated to take. Raises ENOENT, ENOEXEC, ENOMEM."""
-        size, problem = weights_size(entry)
-        if problem:
-            raise LlmosError(Code.ENOENT, problem)
         if not entry.path.endswith(".gguf"):
+            size, problem = weights_size(entry.path)
+            if problem:
+                raise LlmosError(Code.ENOENT, problem)
             return size + kernels.pool_bytes(entry.kernel, load_message(entry), 0, 0, self.budget)
-        info = await self._core.read(lambda: read_gguf(entry.path))  # a large vocabulary takes its time
-        return estimate(entry, size, info, self._room())
+        draft = await self._weights(entry.draft, f"the draft model of {entry.name}: ") if entry.draft else None
+        return estimate(entry, await self._weights(entry.path), self._room(), draft)
+
+    async def _weights(self, path: str, whose: str = "") -> Weights:
+        """Raises ENOENT, ENOEXEC."""
+        size, problem = weights_size(path)
+        if problem:
+            raise LlmosError(Code.ENOENT, whose + problem)
+        return Weights(size, await self._core.read(lambda: read_gguf(path)))  # a large vocabulary takes its time
 
     async def _make_room(self, key: str, loading: Loading, needed: int) -> None:
         """Claims memory, once it is there: unloads idle models, waits for busy ones. Raises ENOMEM if that is vain."""
@@ -382,12 +392,28 @@ class Residency:
         self._core.note_activity()
 
 
-def estimate(entry: ModelEntry, size: int, info: GgufInfo, available: int) -> int:
-    """Bytes for weights of `size` bytes and the KV pool that the kernel plans in what they leave of `available`."""
-    left = max(0, available - size)
+class Weights(Struct, frozen=True):
+    """A file of weights: its size in bytes, and what it says of itself."""
+
+    size: int
+    info: GgufInfo
+
+
+def estimate(entry: ModelEntry, weights: Weights, available: int, draft: Weights | None = None) -> int:
+    """Bytes for a model and the KV pool that the kernel plans in what its weights leave of `available`.
+
+    And for its draft model, whose KV takes as many tokens at most.
+    """
+    left = max(0, available - weights.size)
+    spec, info = load_message(entry), weights.info
     per_token = info.kv_bytes_per_token(entry.kv_type)
-    pool = kernels.pool_bytes(entry.kernel, load_message(entry), info.context, per_token, left) if left else 0
-    return WORKER_BYTES + int((size + pool) * OVERHEAD)
+    pool = kernels.pool_bytes(entry.kernel, spec, info.context, per_token, left) if left else 0
+    size = weights.size + pool
+    if draft is not None:
+        small = draft_load(spec, entry.context or info.context, pool // max(1, per_token))
+        per_token = draft.info.kv_bytes_per_token(small.kv_type)
+        size += draft.size + kernels.pool_bytes(entry.kernel, small, draft.info.context, per_token, sys.maxsize)
+    return WORKER_BYTES + int(size * OVERHEAD)
 
 
 def keep_for_later(core: Core, process: Process) -> None:

@@ -119,7 +119,7 @@ def load_message(entry: ModelEntry) -> abi.Load:
     """What a worker is told of its model."""
     return abi.Load(
         PROTOCOL, entry.path, entry.context, entry.kv_type, entry.layout, entry.slots, entry.pool_tokens,
-        entry.threads, entry.gpu_layers, entry.options,
+        entry.threads, entry.gpu_layers, entry.options, entry.draft,
     )  # fmt: skip
 
 

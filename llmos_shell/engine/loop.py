@@ -19,8 +19,9 @@ from llmos_shell.abi import worker as abi
 from llmos_shell.abi.engine import Chunk, Engine
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.types import Reason
+from llmos_shell.engine.drafting import Drafter
+from llmos_shell.engine.guessing import Guessing
 from llmos_shell.engine.sequence import Sequence
-from llmos_shell.engine.speculation import Speculation
 from llmos_shell.engine.table import Later, Table, failed
 from llmos_shell.engine.threads import Governor
 
@@ -36,15 +37,15 @@ class Loop:
         self,
         engine: Engine,
         governor: Governor | None = None,
-        speculation: Speculation | None = None,
         later: Later | None = None,
+        drafter: Drafter | None = None,
     ) -> None:
         self._engine = engine
         self._info = engine.info
         self._is_end = engine.is_end
         self._table = Table(engine, later)
         self._governor = governor
-        self.speculation = speculation or Speculation()
+        self.guessing = Guessing(drafter)
         self.urgent = False
         """Whether the last step gave somebody a first token."""
         self._pass_seconds = 0.0  # of the shortest step: what a pass over the weights takes
@@ -91,10 +92,12 @@ class Loop:
     def close(self) -> None:
         """Gives up what is kept besides the engine."""
         self._table.close()
+        self.guessing.close()
 
     def step(self) -> list[abi.ToDaemon]:
         """Computes one step; without anything to compute or to say, returns nothing and `ready` becomes false."""
         begun = time.perf_counter()
+        self.guessing.begin()
         self._table.gather(self._pass_seconds)
         batch, finished, pressure = self._plan()
         sequences, chunks, logits, engine_seconds = self._compute(batch, pressure)
@@ -145,8 +148,8 @@ class Loop:
         self._decoding_steps = 0 if prompts else self._decoding_steps + 1
         if prompts:
             self._plan_prefill(prompts, decodes, min(room, self._table.budget, self._most_prompt))
-        elif self._info.most_guesses and self.speculation.wanted(len(decodes)):
-            decodes = self._with_guesses(decodes, min(room, self._info.most_guesses))
+        elif decodes and self._info.most_guesses:
+            decodes = self.guessing.extend(decodes, min(room, self._info.most_guesses), self.threads)
         return decodes, finished, pressure
 
     def _plan_prefill(self, prompts: list[Sequence], batch: list[tuple[Sequence, Chunk]], room: int) -> None:
@@ -159,19 +162,6 @@ class Loop:
                 return
             batch.append((sequence, Chunk(sequence.slot, kv, tokens[kv : kv + count], kv + count == size)))
             room -= count
-
-    def _with_guesses(self, decodes: list[tuple[Sequence, Chunk]], room: int) -> list[tuple[Sequence, Chunk]]:
-        """The same, where tokens can be guessed with these behind the one to decode."""
-        batch: list[tuple[Sequence, Chunk]] = []
-        for sequence, chunk in decodes:
-            tokens = sequence.tokens
-            most = min(room, min(sequence.limit, sequence.most) - len(tokens) - 1)
-            guess = sequence.lookup.guess(tokens, most) if most > 0 else []
-            if guess:
-                room -= len(guess)
-                chunk = Chunk(chunk.slot, chunk.position, [*chunk.tokens, *guess], 1 + len(guess))
-            batch.append((sequence, chunk))
-        return batch
 
     def _press(self, sequence: Sequence, pressure: list[int]) -> None:
         if not sequence.pressed:
@@ -282,7 +272,7 @@ class Loop:
                 right += 1
         finally:
             self._table.cut_kv(sequence, chunk.position + 1 + right)
-        sequence.lookup.judge(len(guess), right)
+        self.guessing.judge(sequence, len(guess), right)
         return right
 
     def _likeliest(self, sampled: list[tuple[Sequence, Chunk]], logits: npt.NDArray[np.float32]) -> list[int | None]:
@@ -315,6 +305,7 @@ class Loop:
         total = sum(len(chunk.tokens) for chunk in chunks)
         prompt = sum(part.tokens for part in prefilled)
         guessed = sum(max(0, chunk.logits - 1) for chunk in chunks)
+        drafting = self.guessing.draft_seconds
         self.steps += 1
         self._pass_seconds = min(self._pass_seconds or engine_seconds, engine_seconds)
         self.prefilled_tokens += prompt
@@ -322,10 +313,9 @@ class Loop:
             self._most_prompt = min(2 * self._most_prompt, NO_LIMIT)
         self.decoded_tokens += total - prompt - guessed + right
         self.step_seconds += seconds
-        self.engine_seconds += engine_seconds
+        self.engine_seconds += engine_seconds + drafting
         if self._governor is not None:
-            self._governor.record(total, engine_seconds, seconds - engine_seconds)
-        if guessed:
-            self.speculation.note(len(chunks), guessed, right, seconds)
-        elif not prompt:
-            self.speculation.note_plain(len(chunks), seconds)
+            others = seconds - engine_seconds - drafting + drafting * self.threads
+            self._governor.record(total, engine_seconds, others)
+        if not prompt:
+            self.guessing.note(len(chunks), guessed, right, seconds)

@@ -35,6 +35,7 @@ from llmos_shell.abi import worker as abi
 from llmos_shell.abi.engine import Engine, LoadEngine
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.engine.channel import Channel
+from llmos_shell.engine.drafting import load_draft
 from llmos_shell.engine.loop import Loop
 from llmos_shell.engine.templates import PLAIN_STOP, answer
 from llmos_shell.engine.threads import Governor
@@ -85,12 +86,13 @@ def _load_and_step(load: LoadEngine, channel: Channel) -> int:
         if error.code == Code.EINTR:
             return 0
         raise
+    drafter = load_draft(load, spec, engine)
     info = engine.info if engine.info.has_chat_template else structs.replace(engine.info, chat_stop=PLAIN_STOP)
     _answer_questions(engine, channel)
     channel.send(abi.Ready(info, time.perf_counter() - begun))
     governor = Governor(engine.info.threads) if engine.info.threads > 1 else None
     files = _Files(channel)
-    loop = Loop(engine, governor, later=files.do)
+    loop = Loop(engine, governor, files.do, drafter)
     channel.divert(abi.Interrupt, lambda _: loop.interrupt())
     channel.overhear(abi.Open, loop.overhear)
     try:
@@ -207,8 +209,8 @@ class _Stats:
                 loop.engine_seconds,
                 _resident_bytes(),
                 loop.threads,
-                loop.speculation.guessed,
-                loop.speculation.right,
+                loop.guessing.guessed,
+                loop.guessing.right,
             )
         )
 

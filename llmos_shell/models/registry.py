@@ -107,7 +107,9 @@ class Registry:
 
     def status(self, entry: ModelEntry) -> Listed:
         """The size of an entry's weights, or why they cannot be loaded."""
-        size, problem = weights_size(entry)
+        size, problem = weights_size(entry.path)
+        if not problem and entry.draft and (wrong := weights_size(entry.draft)[1]):
+            problem = f"its draft model: {wrong}"
         return Listed(entry, entry.name == self._default, size, problem)
 
     def _anonymous(self, path: str) -> ModelEntry:
@@ -174,18 +176,18 @@ class Registry:
             self._problems[name] = f"{file}: models.{name}{error}"
 
 
-def weights_size(entry: ModelEntry) -> tuple[int, str]:
-    """(bytes of the weights, why they cannot be read)."""
-    if "\0" in entry.path:
+def weights_size(path: str) -> tuple[int, str]:
+    """(bytes of a file of weights, why it cannot be read)."""
+    if "\0" in path:
         return 0, "a path cannot hold the character 0"
     try:
-        if os.path.isdir(entry.path):
-            return 0, f"{entry.path} is a folder, not a weights file"
-        return os.stat(entry.path).st_size, "" if os.access(entry.path, os.R_OK) else f"{entry.path} cannot be read"
+        if os.path.isdir(path):
+            return 0, f"{path} is a folder, not a weights file"
+        return os.stat(path).st_size, "" if os.access(path, os.R_OK) else f"{path} cannot be read"
     except FileNotFoundError:
-        return 0, f"no such file: {entry.path}"
+        return 0, f"no such file: {path}"
     except OSError as error:
-        return 0, f"{entry.path}: {error.strerror}"
+        return 0, f"{path}: {error.strerror}"
 
 
 def _stamp(file: str) -> tuple[int, int] | None:
@@ -225,8 +227,10 @@ def _entry(file: str, name: str, settings: Any) -> ModelEntry:
     path = os.path.expanduser(settings.get("path", ""))
     if not path:
         raise ValueError(".path: missing")
-    full = os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(file)), path))
-    return ModelEntry(name, **{**settings, "path": full})
+    folder = os.path.dirname(os.path.abspath(file))
+    files = {"path": path, "draft": os.path.expanduser(settings.get("draft", ""))}
+    full = {key: os.path.normpath(os.path.join(folder, one)) for key, one in files.items() if one}
+    return ModelEntry(name, **{**settings, **full})
 
 
 def _check(key: str, value: Any) -> None:

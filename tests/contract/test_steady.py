@@ -35,7 +35,17 @@ def test_prompts_are_cut_into_pieces_of_the_right_size(size: int, least: int) ->
     assert [piece.position for (piece,) in laid] == [10, *(piece.end for (piece,) in laid)][:-1]
     assert [piece.outputs for (piece,) in laid] == [0] * (len(laid) - 1) + [least]
     last = laid[-1][0]
-    assert len(last.tokens) - last.outputs + last.row == last.real - 1
+    first = len(last.tokens) - last.outputs
+    assert (first + last.rows.start, first + last.rows.stop) == (last.real - 1, last.real)
+
+
+@pytest.mark.parametrize("least", [2, 8])
+@pytest.mark.parametrize(("size", "wanted"), [(2, 2), (3, 2), (9, 9), (17, 17), (17, 3)])
+def test_logits_of_several_tokens_are_those_of_the_last(size: int, wanted: int, least: int) -> None:
+    ((piece,),) = calls([Chunk(3, 10, list(range(size)), wanted)], least)
+    assert piece.outputs >= least and piece.real == size
+    outputs = piece.tokens[len(piece.tokens) - piece.outputs :]
+    assert outputs[piece.rows] == list(range(size))[-wanted:]
 
 
 @pytest.mark.parametrize("least", [2, 8])
@@ -46,7 +56,7 @@ def test_neighbours_are_decoded_together(least: int) -> None:
     for pieces in laid:
         assert least <= sum(len(piece.tokens) for piece in pieces) < least + len(pieces)
         assert len({len(piece.tokens) for piece in pieces}) == 1
-        assert all(piece.row == 0 and chunks[piece.chunk].slot == piece.slot for piece in pieces)
+        assert all(piece.rows == slice(0, 1) and chunks[piece.chunk].slot == piece.slot for piece in pieces)
 
 
 def test_plans_leave_room_for_made_up_tokens() -> None:
@@ -108,6 +118,24 @@ def test_company_is_exact(engine: LlamaEngine, expected: Logits, count: int) -> 
     for slot in range(count):
         engine.free(slot)
     assert all(np.array_equal(row, expected) for row in logits)
+
+
+@pytest.mark.parametrize("guesses", [1, 3, 7, 12, 16])
+def test_guesses_are_exact(engine: LlamaEngine, guesses: int) -> None:
+    alone = []
+    for position in range(TOKENS):
+        alone.append(engine.step([Chunk(0, position, KNOWN[position : position + 1], 1)])[0].copy())
+    assert engine.info.most_guesses >= guesses
+    engine.free(0)
+    for at in range(0, TOKENS - guesses - 1, guesses):  # the last guess is taken back each time
+        beside = Chunk(2, at, KNOWN[at : at + 1], 1)
+        logits = engine.step([Chunk(0, at, KNOWN[at : at + 1 + guesses], 1 + guesses), beside])
+        assert np.array_equal(logits, [*alone[at : at + 1 + guesses], alone[at]])
+        engine.truncate(0, at + guesses)
+        if guesses > 1:
+            engine.step([Chunk(2, at + 1, KNOWN[at + 1 : at + guesses], 0)])
+    engine.free(0)
+    engine.free(2)
 
 
 def test_threads_are_exact_over_many_cells(engine: LlamaEngine) -> None:

@@ -28,6 +28,7 @@ from llmos_shell.testing.random_gguf import Shape, write_random_model
 
 ROOT = Path(__file__).resolve().parents[2]
 STORIES = ROOT.parent / "shared" / "data" / "stories260K.gguf"
+BUILTIN = ROOT / "llmos_shell" / "models" / "builtin" / "tiny.gguf"
 GREEDY = {"sampling": {"temperature": 0.0, "max_tokens": 40, "ignore_eos": True}}
 
 
@@ -124,3 +125,36 @@ def test_a_model_without_a_template_does_not_speak_for_the_user(client: Client) 
     whole = "User: how are you\nAssistant: fine\nUser: how are you\nAssistant:"
     rendered = client.call(MODEL_TOKENIZE, Tokenize(whole)).tokens
     assert client.call(PROC_INFO, Pid(pid)).context_tokens == 1 + len(rendered) + len("fine\nUser:")  # 1: BOS
+
+
+def quantised(source: Path, target: Path) -> None:
+    """The same model with coarser weights, which mostly says the same."""
+    from llmos_kernel_llamacpp.native import lib
+
+    params = lib.llama_model_quantize_default_params()
+    params.ftype = 7  # Q8_0
+    assert lib.llama_model_quantize(bytes(source), bytes(target), params) == 0
+
+
+def test_a_draft_changes_nothing_but_the_number_of_steps(llmos_home: Path, client: Client) -> None:
+    config = llmos_home / "config"
+    quantised(config / "random.gguf", config / "small.gguf")
+    with (config / "models.toml").open("a") as file:
+        for name, draft in (("plain", ""), ("drafted", 'draft = "small.gguf"\n')):
+            file.write(f'[models.{name}]\npath = "random.gguf"\n{draft}options = {{ deterministic = true }}\n')
+    sampling = {"temperature": 0.9, "seed": 3, "max_tokens": 400, "ignore_eos": True}
+    said = {name: run(client, "once", model=name, sampling=sampling) for name in ("plain", "drafted")}
+    assert said["plain"] == said["drafted"]
+    workers = {worker.model: worker for worker in client.call(SYS_STATUS, Nothing()).workers}
+    assert workers["drafted"].guessed_tokens >= workers["drafted"].right_tokens > 0
+
+
+def test_a_draft_with_other_tokens_is_refused(llmos, llmos_home: Path) -> None:
+    config = llmos_home / "config"
+    with (config / "models.toml").open("a") as file:
+        file.write(f'[models.odd]\npath = "random.gguf"\ndraft = "{BUILTIN}"\n')
+        file.write('[models.gone]\npath = "random.gguf"\ndraft = "gone.gguf"\n')
+    odd, gone = llmos("run", "-m", "odd", "x"), llmos("run", "-m", "gone", "x")
+    assert (odd.returncode, gone.returncode) == (1, 1)
+    assert "the draft model" in odd.stderr and "has other tokens: 3 is" in odd.stderr and odd.stderr.count("\n") == 1
+    assert f"the draft model of gone: no such file: {config / 'gone.gguf'}" in gone.stderr

@@ -35,6 +35,7 @@ _WORKERS = (
     Column("RSS", right=True),
     Column("TOK/S", right=True),
     Column("STEPS", right=True),
+    Column("GUESSED", right=True),
     Column("RESTARTS", right=True),
 )
 
@@ -86,6 +87,9 @@ def _worker_table(status: SystemStatus, style: Style) -> str:
             size(worker.rss),
             f"{worker.tokens_per_second:.1f}",
             str(worker.steps),
+            f"{worker.right_tokens / worker.guessed_tokens:.0%} of {worker.guessed_tokens}"
+            if worker.guessed_tokens
+            else "-",
             str(worker.restarts),
         ]
         for worker in status.workers

@@ -67,6 +67,16 @@ class TestUserFile:
             ("tiny", False, 0),
         ]
 
+    def test_a_draft_lies_beside_the_file_that_names_it(self, user_file: Path) -> None:
+        (user_file.parent / "w.gguf").write_bytes(b"12345")
+        registry = written(user_file, '[models.mine]\npath = "w.gguf"\ndraft = "small/d.gguf"\n')
+        entry = registry.resolve("mine")
+        assert entry.draft == str(user_file.parent / "small" / "d.gguf")
+        assert registry.status(entry).problem == f"its draft model: no such file: {entry.draft}"
+        (user_file.parent / "small").mkdir()
+        (user_file.parent / "small" / "d.gguf").write_bytes(b"1")
+        assert registry.status(entry).problem == ""
+
     def test_is_read_again_when_it_changes(self, user_file: Path) -> None:
         registry = Registry(str(user_file))
         assert registry.default == "tiny"
