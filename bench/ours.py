@@ -13,26 +13,41 @@ from llmos_shell.ipc.client import connect
 
 
 class Llmos:
-    """A daemon with one model, `bench`. `context` is tokens per sequence."""
+    """A daemon with one model, `bench`, and with variants of it. `context` is tokens per sequence."""
 
-    def __init__(self, model: Path, *, slots: int, threads: int, context: int, layout: str = "auto") -> None:
+    def __init__(
+        self,
+        model: Path,
+        *,
+        slots: int,
+        threads: int,
+        context: int,
+        layout: str = "auto",
+        variants: dict[str, str] | None = None,
+    ) -> None:
+        """`variants` by name: a further line of the model's entry."""
         self._home = tempfile.TemporaryDirectory(prefix="llmos-bench-")
         os.environ["LLMOS_HOME"] = self._home.name
         config = Path(self._home.name, "config")
         config.mkdir()
+        entries = {"bench": "", **(variants or {})}
         (config / "models.toml").write_text(
-            f'[models.bench]\npath = "{model}"\nslots = {slots}\nthreads = {threads}\ncontext = {context}\n'
-            f'layout = "{layout}"\npool_tokens = {slots * context}\n'
+            "".join(
+                f'[models.{name}]\npath = "{model}"\nslots = {slots}\nthreads = {threads}\ncontext = {context}\n'
+                f'layout = "{layout}"\npool_tokens = {slots * context}\n{line}\n'
+                for name, line in entries.items()
+            )
         )
         self.client = connect("bench")
-        self.client.call(sc.MODEL_LOAD, sc.ModelName("bench"))
+        for name in entries:
+            self.client.call(sc.MODEL_LOAD, sc.ModelName(name))
 
-    def generate(self, prompts: list[str], tokens: int) -> float:
+    def generate(self, prompts: list[str], tokens: int, model: str = "bench") -> float:
         """Generates `tokens` tokens for all prompts at once; returns the seconds it took."""
         sampling = {"temperature": 0.0, "max_tokens": tokens, "ignore_eos": True}
         start = time.perf_counter()
         pids = [
-            self.client.call(sc.PROC_SPAWN, sc.Spawn(model="bench", prompt=prompt, sampling=sampling, private=True)).pid
+            self.client.call(sc.PROC_SPAWN, sc.Spawn(model=model, prompt=prompt, sampling=sampling, private=True)).pid
             for prompt in prompts
         ]
         for pid in pids:
@@ -44,10 +59,10 @@ class Llmos:
             raise RuntimeError(f"{len(short)} of {len(pids)} processes did not generate {tokens} tokens")
         return seconds
 
-    def worker(self) -> sc.WorkerInfo:
+    def worker(self, model: str = "bench") -> sc.WorkerInfo:
         """The figures of the model's worker."""
-        worker: sc.WorkerInfo = self.client.call(sc.SYS_STATUS, sc.Nothing()).workers[0]
-        return worker
+        workers: tuple[sc.WorkerInfo, ...] = self.client.call(sc.SYS_STATUS, sc.Nothing()).workers
+        return next(worker for worker in workers if worker.model == model)
 
     def close(self) -> None:
         """Stops the daemon and removes its home."""

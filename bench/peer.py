@@ -1,6 +1,6 @@
 """llama-server's engine (the C++ server inside the PyPI package xllamacpp) as a peer, over its real HTTP interface.
 
-As a script it serves one model until its stdin closes: `peer.py MODEL SLOTS split|unified THREADS CONTEXT`.
+As a script it serves one model until its stdin closes: `peer.py MODEL SLOTS split|unified THREADS CONTEXT [DRAFT]`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,12 @@ from pathlib import Path
 class LlamaServer:
     """A running peer. `context` is tokens per slot."""
 
-    def __init__(self, model: Path, *, slots: int, unified: bool, threads: int, context: int) -> None:
+    def __init__(
+        self, model: Path, *, slots: int, unified: bool, threads: int, context: int, draft: Path | None = None
+    ) -> None:
         layout = "unified" if unified else "split"
         argv = [sys.executable, __file__, str(model), str(slots), layout, str(threads), str(context)]
+        argv += [str(draft)] if draft is not None else []
         self._process = subprocess.Popen(
             argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
@@ -75,7 +78,7 @@ class LlamaServer:
             failures.append(f"generated {json.loads(text).get('tokens_predicted')} of {tokens} tokens")
 
 
-def _serve(model: str, slots: str, layout: str, threads: str, context: str) -> None:
+def _serve(model: str, slots: str, layout: str, threads: str, context: str, draft: str = "") -> None:
     import xllamacpp as xlc
 
     params = xlc.CommonParams()
@@ -90,6 +93,11 @@ def _serve(model: str, slots: str, layout: str, threads: str, context: str) -> N
     params.verbosity = 0
     params.hostnames = ["127.0.0.1"]
     params.port = 0
+    if draft:
+        params.speculative.types = [xlc.common_speculative_type.COMMON_SPECULATIVE_TYPE_DRAFT_SIMPLE]
+        params.speculative.draft.mparams.path = draft
+        params.speculative.draft.cpuparams.n_threads = int(threads)
+        params.speculative.draft.cpuparams_batch.n_threads = int(threads)
     server = xlc.Server(params)
     print("READY", server.listening_address, flush=True)
     sys.stdin.read()

@@ -28,6 +28,7 @@ TITLES = {
     "stalls": "A prompt of 4,000 tokens beside 4 streams that are read: token intervals (110 M parameters)",
     "hog": "Throughput of 8 streams beside a process that keeps one processor busy (15 M parameters)",
     "governor": "The thread governor beside fixed numbers of threads (random weights, Q8_0)",
+    "speculation": "Guessing tokens ahead, beside none (180 M parameters in 24 layers, random weights, Q8_0)",
     "scheduling": "Scheduling",
     "simulation": "Scheduling policies in simulated time (32 slots, 80 % load)",
     "memory": "Memory of processes: forks, parking, far more conversations than pool (15 M parameters)",
@@ -38,7 +39,7 @@ TITLES = {
 }
 """The sections by name, in their order."""
 
-REPEATED = frozenset({"throughput", "large", "hog", "governor", "startup", "language"})
+REPEATED = frozenset({"throughput", "large", "hog", "governor", "speculation", "startup", "language"})
 """Those that measure everything `--rounds` times; the others run once."""
 
 
@@ -57,6 +58,7 @@ def main() -> None:
         "stalls": lambda: _stalls(options.threads),
         "hog": lambda: _hog(options.threads, options.rounds),
         "governor": lambda: _governor(options.threads, options.rounds),
+        "speculation": lambda: _speculation(options.threads, options.rounds),
         "scheduling": _scheduling,
         "simulation": lambda: _simulation(options.requests),
         "memory": lambda: _memory(options.threads),
@@ -144,6 +146,13 @@ def _governor(threads: int, rounds: int) -> list[str]:
 
     with _small_model() as small, _large_model() as large:
         return governor.measure({"15 M": small, "110 M": large}, threads, rounds)
+
+
+def _speculation(threads: int, rounds: int) -> list[str]:
+    import speculation
+
+    with tempfile.TemporaryDirectory(prefix="llmos-bench-") as folder:
+        return speculation.measure(Path(folder), threads, rounds)
 
 
 def _memory(threads: int) -> list[str]:

@@ -30,6 +30,7 @@ class Guessing:
     def begin(self) -> None:
         """A step begins."""
         self._used: Speculation | None = None
+        self._count = 0  # sequences of the present step that decode
         self._reading = False
         self.draft_seconds = 0.0
         """What the draft model took of the present step."""
@@ -50,8 +51,8 @@ class Guessing:
         At most `room` of them in all; the draft model computes with so many threads.
         """
         ways = [self.lookup] if self._drafter is None else [self.lookup, self.draft]
-        count = len(decodes)
-        for way in sorted((way for way in ways if way.wanted(count)), key=lambda way: -way.promise):
+        self._count = count = len(decodes)
+        for way in sorted((way for way in ways if way.wanted(count)), key=lambda way: -way.promise(count)):
             most = [min(sequence.limit, sequence.most) - len(sequence.tokens) - 1 for sequence, _ in decodes]
             if way is self.lookup:
                 guesses = _looked_up(decodes, most, room)
@@ -65,7 +66,7 @@ class Guessing:
     def judge(self, sequence: Sequence, guessed: int, right: int) -> None:
         """The first `right` of the tokens guessed for a sequence came true."""
         if self._used is self.draft:
-            self.draft.note_guess(guessed, right)
+            self.draft.note_guess(self._count, guessed, right)
         else:
             sequence.lookup.judge(guessed, right)
 
@@ -90,7 +91,7 @@ class Guessing:
         length = min(MOST_DRAFTED, room // len(decodes))
         if drafter is None or not length:
             return []
-        length = self.draft.length(length)
+        length = self.draft.length(len(decodes), length)
         begun = time.perf_counter()
         try:
             drafter.engine.set_threads(threads)

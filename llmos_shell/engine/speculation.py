@@ -31,11 +31,15 @@ LONGEST_PAUSE = 4096
 PLAIN_EVERY = 64
 """After so many steps with guesses comes one without, so that what these take stays known."""
 
-FIRST_AGREEMENT = 0.7
-MOST_AGREEMENT = 0.98
-AGREEMENT_SMOOTHING = 0.1
-FIRST_COST = 0.2
-LEAST_COST = 0.01
+EXPLORE_EVERY = 24
+"""Among so many guesses is one of another length than the best one, so that what it takes stays known."""
+
+FIRST_RIGHT, FIRST_GUESSED = 7.0, 10.0
+"""How often guesses are taken to be right at first, as if so many had been seen."""
+
+MEMORY_GUESSES = 100.0
+FIRST_COST = 0.3
+"""What a guess is taken to add to a step at first, as a share of a plain one."""
 
 
 class Lookup:
@@ -66,73 +70,156 @@ class Lookup:
         self.length = min(LONGEST_GUESS, 2 * self.length) if right == guessed else max(1, right + 1)
 
 
-class Speculation:
-    """Whether guesses of one kind pay in one worker, from what steps with and without them took and yielded."""
+class Lengths:
+    """How many tokens to guess at a time, from how often guesses are right and what steps with so many took.
+
+    Of k guesses, each right with chance a if all before are, (1 - a^(k+1)) / (1 - a) tokens are expected, one being
+    sampled after the last right guess (Leviathan, Kalman, Matias 2023, section 3.1). What a step takes does not grow
+    evenly (a second row may cost as much as the next four), so it is measured by length, and drawn through.
+    """
 
     def __init__(self) -> None:
-        self._plain: dict[int, float] = {}  # seconds of a step without guesses, by number of sequences
-        self._gain = 0.0
-        self._tried = 0
-        self._pause = FIRST_PAUSE
-        self._wait = FIRST_PAUSE
-        self._since_plain = 0
-        self._agreement = FIRST_AGREEMENT  # chance that a guess is right when those before it are
-        self._cost = FIRST_COST  # what one more guess for every sequence adds to a step, as a share of a plain one
-        self.guessed = 0
-        self.right = 0
+        self._right, self._guessed = FIRST_RIGHT, FIRST_GUESSED
+        self._costs: dict[int, float] = {}  # of a step, over that of a plain one
+        self._asked = 0
+        self._most = 1  # that was asked for last
 
-    @property
-    def promise(self) -> float:
-        """How much faster guesses are said to make it; infinite while that is tried out."""
-        return self._gain if self._tried >= TRIAL_STEPS else float("inf")
+    def choose(self, most: int) -> int:
+        """The best length from 1 to `most`; in a trial, and now and then, another one that is to be measured."""
+        self._asked += 1
+        self._most = most
+        ladder = sorted({most, (most + 1) // 2, (most + 3) // 4}, reverse=True)
+        unknown = [length for length in ladder if length not in self._costs]
+        if unknown:
+            return unknown[0]
+        if self._asked % EXPLORE_EVERY == 0:
+            return ladder[self._asked // EXPLORE_EVERY % len(ladder)]
+        return self.best()[1]
 
-    def wanted(self, sequences: int) -> bool:
-        """Whether the next step, of so many sequences that decode, should have guesses."""
-        return self._wait <= 0 and sequences in self._plain and self._since_plain < PLAIN_EVERY
-
-    def length(self, most: int) -> int:
-        """How many tokens to guess for a sequence, from 1 to `most`, so that most tokens come of the time.
-
-        Of k guesses, each right with chance a if all before are, (1 - a^(k+1)) / (1 - a) tokens are expected, one
-        being sampled after the last right guess (Leviathan, Kalman, Matias 2023, section 3.1).
-        """
-        tokens = power = self._agreement
-        best, length = (1.0 + tokens) / (1.0 + self._cost), 1
-        for count in range(2, most + 1):
-            power *= self._agreement
+    def best(self) -> tuple[float, int]:
+        """How much faster the best length makes it, and this length."""
+        chance = self._right / self._guessed
+        known = sorted(self._costs.items())
+        tokens = power = 1.0
+        rates = []
+        for length in range(1, self._most + 1):
+            power *= chance
             tokens += power
-            rate = (1.0 + tokens) / (1.0 + self._cost * count)
-            if rate > best:
-                best, length = rate, count
-        return length
-
-    def note_plain(self, sequences: int, seconds: float) -> None:
-        """A step without guesses (and without prompts) took so long."""
-        before = self._plain.get(sequences)
-        self._plain[sequences] = seconds if before is None else before + SMOOTHING * (seconds - before)
-        self._wait -= 1
-        self._since_plain = 0
+            rates.append((tokens / _drawn_through(known, length), length))
+        return max(rates, key=lambda rate: rate[0])
 
     def note_guess(self, guessed: int, right: int) -> None:
         """Of so many tokens guessed for a sequence, the first `right` were."""
-        share = right / min(right + 1, guessed)
-        self._agreement += AGREEMENT_SMOOTHING * (min(share, MOST_AGREEMENT) - self._agreement)
+        tried = min(right + 1, guessed)
+        keep = max(0.0, 1.0 - tried / MEMORY_GUESSES)
+        self._right, self._guessed = keep * self._right + right, keep * self._guessed + tried
+
+    def note_cost(self, length: int, cost: float) -> None:
+        """A step with guesses of this length took so many times as long as a plain one."""
+        before = self._costs.get(length)
+        self._costs[length] = cost if before is None else before + SMOOTHING * (cost - before)
+
+
+def _drawn_through(known: list[tuple[int, float]], length: int) -> float:
+    """The value at `length` of the line through the known points, from 1 at 0, and on as it went last."""
+    left, right = (0, 1.0), (1, 1.0 + FIRST_COST)
+    for index, point in enumerate(known):
+        if index:
+            left = right
+        right = point
+        if point[0] >= length:
+            break
+    slope = max(0.0, (right[1] - left[1]) / (right[0] - left[0]))
+    return max(right[1] + slope * (length - right[0]), 0.1)
+
+
+class Speculation:
+    """Whether guesses of one kind pay in one worker, from what steps with and without them took and yielded.
+
+    That differs with the number of sequences that decode together, so each number is judged for itself.
+    """
+
+    def __init__(self) -> None:
+        self._trials: dict[int, _Trial] = {}
+        self.guessed = 0
+        self.right = 0
+
+    def promise(self, sequences: int) -> float:
+        """How much faster guesses are said to make it; infinite while that is tried out."""
+        return self._of(sequences).promise
+
+    def wanted(self, sequences: int) -> bool:
+        """Whether the next step, of so many sequences that decode, should have guesses."""
+        trial = self._trials.get(sequences)
+        return trial is not None and trial.wanted
+
+    def length(self, sequences: int, most: int) -> int:
+        """How many tokens, at most so many, to guess for each of the sequences, where that can be chosen."""
+        trial = self._of(sequences)
+        if trial.lengths is None:
+            trial.lengths = Lengths()
+        return trial.lengths.choose(most)
+
+    def note_plain(self, sequences: int, seconds: float) -> None:
+        """A step without guesses (and without prompts) took so long."""
+        self._of(sequences).note_plain(seconds)
+
+    def note_guess(self, sequences: int, guessed: int, right: int) -> None:
+        """Of so many tokens guessed for one of the sequences, the first `right` came true."""
+        lengths = self._of(sequences).lengths
+        if lengths is not None:
+            lengths.note_guess(guessed, right)
 
     def note(self, sequences: int, guessed: int, right: int, seconds: float) -> None:
         """A step with guesses took so long; so many of the guessed tokens were right."""
         self.guessed += guessed
         self.right += right
+        self._of(sequences).note(guessed / sequences, right / sequences, seconds)
+
+    def _of(self, sequences: int) -> _Trial:
+        return self._trials.setdefault(sequences, _Trial())
+
+
+class _Trial:
+    """The same for one number of sequences."""
+
+    def __init__(self) -> None:
+        self._plain = 0.0  # seconds of a step without guesses
+        self._gain = 0.0
+        self._tried = 0
+        self._pause = FIRST_PAUSE
+        self._wait = FIRST_PAUSE
+        self._since_plain = 0
+        self.lengths: Lengths | None = None
+
+    @property
+    def promise(self) -> float:
+        return self._gain if self._tried >= TRIAL_STEPS else float("inf")
+
+    @property
+    def wanted(self) -> bool:
+        return self._wait <= 0 and self._since_plain < PLAIN_EVERY
+
+    def note_plain(self, seconds: float) -> None:
+        self._plain += (SMOOTHING if self._plain else 1.0) * (seconds - self._plain)
+        self._wait -= 1
+        self._since_plain = 0
+
+    def note(self, guessed: float, right: float, seconds: float) -> None:
+        """Tokens are per sequence."""
         self._since_plain += 1
-        plain = self._plain.get(sequences)
-        if plain is None:  # some had to sit it out for want of memory
+        if not self._plain:  # some had to sit it out for want of memory
             return
-        gain = (sequences + right) / sequences * plain / max(seconds, 1e-9)
-        cost = max(LEAST_COST, (seconds / max(plain, 1e-9) - 1.0) * sequences / guessed)
-        self._cost += SMOOTHING * (cost - self._cost)
+        cost = max(seconds, 1e-9) / self._plain
+        if self.lengths is not None:
+            self.lengths.note_cost(max(1, round(guessed)), cost)
+        gain = (1.0 + right) / cost
         self._tried += 1
         self._gain = gain if self._tried == 1 else self._gain + SMOOTHING * (gain - self._gain)
         if self._tried < TRIAL_STEPS:
             return
+        if self._tried == TRIAL_STEPS and self.lengths is not None:  # which tried different ones
+            self._gain = self.lengths.best()[0]
         if self._gain >= PAYS:
             self._pause = FIRST_PAUSE
             return

@@ -11,6 +11,7 @@ import gguf
 import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
+from msgspec.structs import replace
 
 
 class Shape(Struct, frozen=True):
@@ -26,14 +27,31 @@ class Shape(Struct, frozen=True):
 
 
 def write_random_model(
-    path: Path, shape: Shape, *, seed: int = 0, quantisation: str = "f32", template: str = ""
+    path: Path,
+    shape: Shape,
+    *,
+    seed: int = 0,
+    quantisation: str = "f32",
+    template: str = "",
+    damping: float = 1.0,
+    kept: int | None = None,
 ) -> None:
-    """Writes a GGUF file. `quantisation` is `f32` or `q8_0`; `template` a chat template, none if empty."""
+    """Writes a GGUF file. `quantisation` is `f32` or `q8_0`; `template` a chat template, none if empty.
+
+    What layers after the first add is multiplied by `damping`. With `kept`, only so many layers of the model are
+    written: a draft of it, which agrees with it the more often the smaller the damping is.
+    """
+    layers = shape.layers if kept is None else kept
     writer = gguf.GGUFWriter(path, "llama")
-    _write_metadata(writer, shape, template)
+    _write_metadata(writer, replace(shape, layers=layers), template)
     _write_vocabulary(writer, shape.vocabulary)
     kind = gguf.GGMLQuantizationType[quantisation.upper()]
     for name, tensor in _tensors(shape, np.random.default_rng(seed)):
+        layer = int(name.split(".")[1]) if name.startswith("blk.") else 0
+        if layer >= layers:
+            continue
+        if layer and name.split(".")[2] in ("attn_output", "ffn_down"):
+            tensor = tensor * np.float32(damping)
         if tensor.ndim == 2 and kind != gguf.GGMLQuantizationType.F32:
             writer.add_tensor(name, gguf.quants.quantize(tensor, kind), raw_dtype=kind)
         else:

@@ -130,7 +130,7 @@ def test_more_sequences_than_it_serves_take_turns() -> None:
     for first in (0, 2, 4, 0):
         grants = tuple(abi.Grant(seq, loop._info.context) for seq in (first, first + 1))
         loop.handle(abi.Run(grants, 64))
-        run(loop, steps=4)
+        run(loop, steps=2)
     loop.handle(abi.Run(tuple(abi.Grant(seq, loop._info.context) for seq in range(6)), 64))
     rest = run(loop)
     assert len(rest) == 6 and all(STORY.endswith(text) for text in rest.values())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from random import Random
 from typing import Any
 
 import pytest
@@ -19,6 +21,7 @@ from llmos_shell.engine.speculation import (
     NGRAM,
     PLAIN_EVERY,
     TRIAL_STEPS,
+    Lengths,
     Lookup,
     Speculation,
 )
@@ -168,3 +171,68 @@ def test_nothing_is_guessed_for_numbers_of_sequences_that_were_not_measured() ->
     assert speculation.wanted(4) and not speculation.wanted(5)
     speculation.note(5, 4, 4, 1.0)
     assert speculation.guessed == 4
+
+
+def test_numbers_of_sequences_are_judged_apart() -> None:
+    speculation = Speculation()
+    for step in range(400):
+        for count, right in ((1, 4), (8, 0)):
+            if speculation.wanted(count):
+                speculation.note(count, 4 * count, right * count, 1.5)
+            else:
+                speculation.note_plain(count, 1.0)
+        if step > 300:
+            assert speculation.wanted(1) or speculation._of(1)._since_plain == PLAIN_EVERY
+    assert speculation.promise(1) > 3 and not speculation.wanted(8)
+
+
+# -- how many ----------------------------------------------------------------------------------------------------------
+
+
+def settled(chance: float, cost: Callable[[int], float], most: int, guesses: int = 400) -> Lengths:
+    """Lengths that have seen so many guesses come true with such a chance, where steps cost so much."""
+    rng, lengths = Random(1), Lengths()
+    for _ in range(guesses):
+        length = lengths.choose(most)
+        right = next((index for index in range(length) if rng.random() >= chance), length)
+        lengths.note_guess(length, right)
+        lengths.note_cost(length, cost(length))
+    return lengths
+
+
+def best_of(chance: float, cost: Callable[[int], float], most: int) -> float:
+    rates = [sum(chance**index for index in range(k + 1)) / cost(k) for k in range(1, most + 1)]
+    return max(rates)
+
+
+@pytest.mark.parametrize("chance", [0.3, 0.6, 0.9, 0.99])
+@pytest.mark.parametrize("slope", [0.05, 0.3, 1.0])
+@pytest.mark.parametrize("jump", [0.0, 1.0])
+@pytest.mark.parametrize("most", [1, 4, 8, 16])
+def test_the_length_is_nearly_the_best_there_is(chance: float, slope: float, jump: float, most: int) -> None:
+    def cost(length: int) -> float:
+        return 1.0 + jump + slope * length
+
+    lengths = settled(chance, cost, most)
+    length = lengths.best()[1]
+    rate = sum(chance**index for index in range(length + 1)) / cost(length)
+    assert rate >= 0.85 * best_of(chance, cost, most)
+
+
+@given(st.lists(st.tuples(st.integers(1, 16), st.floats(0.01, 100)), max_size=40), st.integers(1, 16))
+def test_a_length_is_always_within_bounds(seen: list[tuple[int, float]], most: int) -> None:
+    lengths = Lengths()
+    for length, cost in seen:
+        assert 1 <= lengths.choose(most) <= most
+        lengths.note_cost(length, cost)
+        lengths.note_guess(length, length // 2)
+    assert 1 <= lengths.choose(most) <= most
+    assert lengths.best()[0] > 0
+
+
+def test_a_trial_tries_different_lengths() -> None:
+    lengths, asked = Lengths(), []
+    for _ in range(3):
+        asked.append(lengths.choose(8))
+        lengths.note_cost(asked[-1], 2.0)
+    assert asked == [8, 4, 2]
