@@ -64,6 +64,7 @@ class Overflow(StrEnum):
 
     STOP = "stop"  # its turn ends with the reason `context`
     SHIFT = "shift"  # the older half after the beginning is forgotten, and it goes on
+    SUMMARISE = "summarise"  # a summary, by the model itself, takes the place of the beginning, and it goes on
     ERROR = "error"  # its turn fails
 
 

@@ -20,6 +20,7 @@ from llmos_shell.daemon.digest import Digest
 from llmos_shell.daemon.planner import Planner
 from llmos_shell.daemon.process import NO_LIMIT, Phase, Process
 from llmos_shell.daemon.prompts import Tokenizer
+from llmos_shell.daemon.summary import reserve
 from llmos_shell.daemon.suspects import Suspects
 from llmos_shell.daemon.workshop import Workshop
 
@@ -273,6 +274,8 @@ class Conductor:
 def _cap(process: Process, kv_tokens: int | None, context: int) -> int:
     """The longest context its limits allow; one whose worker must not end the turn stands still just before that."""
     cap = NO_LIMIT if process.overflow is Overflow.STOP else context - 1
+    if process.overflow is Overflow.SUMMARISE:
+        cap -= reserve(context)
     if process.limits.tokens is not None:
         cap = min(cap, len(process.tokens) + max(0, process.limits.tokens - process.generated_tokens))
     if kv_tokens is not None:

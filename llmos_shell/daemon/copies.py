@@ -36,7 +36,7 @@ def copy_of(context: Context, source: Process, args: abi.Fork, number: int) -> P
         limits=Limits() if not source.alive else source.limits,
     )  # fmt: skip
     child.named_group = source.named_group
-    _take_context(child, source)
+    take_context(child, source)
     child.turn_start, child.turn_offset = source.turn_start, source.turn_offset
     child.output.append(source.output.read(0))
     child.held = source.held
@@ -68,7 +68,7 @@ def continue_from(process: Process, source: Process) -> None:
         text = f"process {source.pid} is of another model, {source.model.rpartition('/')[2]}"
         raise LlmosError(Code.EINVAL, text, hint="leave the model out, or name that one", pid=source.pid)
     prompt = process.turns[-1].text
-    _take_context(process, source)
+    take_context(process, source)
     process.scope = source.scope
     if source.answering:
         answer = source.transcript()[-1]
@@ -84,9 +84,10 @@ def record_context(core: Core, process: Process) -> None:
     core.journal.append(process.pid, 0, process.tokens[:], process.output.read(0), turn=turn, role="fork")
 
 
-def _take_context(process: Process, source: Process) -> None:
+def take_context(process: Process, source: Process) -> None:
     """Gives it the other's conversation as far as its tokens go, and says where their KV is."""
     process.sinks, process.forgotten = source.sinks, source.forgotten
+    process.summary, process.summarised, process.condensed = source.summary, source.summarised, source.condensed
     process.raw, process.turns, process.known = source.raw, list(source.turns), source.known
     process.tokens, process.weights = list(source.tokens), source.weights
     process.prompt_tokens = len(process.tokens)

@@ -129,6 +129,7 @@ def rewrite(core: Core, process: Process, turns: list[Turn]) -> None:
     """A sleeping chat has other turns in mind; its tokens are compared with them when it gets its next message."""
     process.turns = turns
     process.known = 0
+    process.summary, process.summarised = "", 0
     core.save(process)
     process.notify()
 
@@ -175,7 +176,7 @@ def forget_context(core: Core, process: Process) -> None:
     core.events.info("proc", "its model has other weights: the conversation is read again", process.pid)
     core.swap.discard(process)
     process.tokens.clear()
-    process.known = process.turn_start = process.computed = process.known_computed = 0
+    process.known = process.turn_start = process.computed = process.known_computed = process.sinks = 0
     process.kv = KvState.NONE
     process.weights = ""
     core.journal.truncate(process.pid, 0)

@@ -1,19 +1,23 @@
 """What happens when a context is full, as its user chose: stop, fail, or forget the older half and go on.
 
+Or have it summarised, by `summarising`; where that cannot be done, it is forgotten.
+
 Forgetting keeps the beginning (the system prompt; at least the first tokens, which models lean on whatever they are:
 Xiao et al., "Efficient Streaming Language Models with Attention Sinks", 2023), and is always said.
 """
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from llmos_shell.abi import worker as abi
 from llmos_shell.abi.errors import LlmosError
 from llmos_shell.abi.types import Message, Overflow, Reason
-from llmos_shell.daemon import lifecycle
+from llmos_shell.daemon import lifecycle, summarising
 from llmos_shell.daemon.process import Phase, Process
 from llmos_shell.daemon.prompts import common
+from llmos_shell.daemon.summary import reserve
 
 if TYPE_CHECKING:
     from llmos_shell.daemon.conductor import Conductor
@@ -31,7 +35,7 @@ def full(conductor: Conductor, process: Process) -> None:
     core = conductor.core
     if process.overflow is Overflow.ERROR:
         lifecycle.fail(core, process, f"its context of {conductor.workshop.context} tokens is full")
-    elif process.overflow is not Overflow.SHIFT:
+    elif process.overflow is Overflow.STOP:
         lifecycle.finish_turn(core, process, Reason.CONTEXT)
     elif not process.shifting:
         process.shifting = True
@@ -46,8 +50,15 @@ async def make_room(
     if process.forgotten and keep < len(process.tokens):
         keep, tokens = _still_forgotten(process, keep, tokens)
     length = keep + len(tokens)
-    if process.overflow is not Overflow.SHIFT or length <= context - context // ANSWER_SHARE:
+    if process.overflow is Overflow.SUMMARISE:
+        if length <= context - reserve(context) - context // ANSWER_SHARE:
+            return keep, tokens
+        if await _summarised(conductor, process, summarising.before_an_answer):
+            return await conductor.tokenizer.for_process(process)
+    if process.overflow in (Overflow.STOP, Overflow.ERROR) or length <= context - context // ANSWER_SHARE:
         return keep, tokens
+    if process.overflow is Overflow.SUMMARISE:
+        _note_refused(conductor, process)
     sinks = await _sinks(conductor, process)
     excess = length - int(context * FILL)
     if keep < len(process.tokens) or not keep:  # the conversation is read again as a whole
@@ -76,17 +87,39 @@ def _still_forgotten(process: Process, keep: int, tokens: tuple[int, ...]) -> tu
 
 
 async def _go_on(conductor: Conductor, process: Process) -> None:
+    done = False
     try:
+        if process.overflow is Overflow.SUMMARISE:
+            done = await _summarised(conductor, process, summarising.within_an_answer)
         sinks = await _sinks(conductor, process)
     finally:
         process.shifting = False
-    if process.phase is Phase.READY and len(process.tokens) >= process.cap:
+    if done:
+        conductor.changed(process)
+    elif process.phase is Phase.READY and len(process.tokens) >= process.cap:
         discard = (len(process.tokens) - sinks) // 2
+        if process.overflow is Overflow.SUMMARISE:
+            _note_refused(conductor, process)
         if discard < 1:
             lifecycle.finish_turn(conductor.core, process, Reason.CONTEXT)
             return
         _forget(conductor, process, sinks, discard)
         conductor.changed(process)
+
+
+async def _summarised(
+    conductor: Conductor, process: Process, how: Callable[[Conductor, Process], Awaitable[bool]]
+) -> bool:
+    try:
+        return await how(conductor, process)
+    except LlmosError as error:
+        conductor.core.events.warning("memory", f"it cannot be summarised: {error}", process.pid)
+        return False
+
+
+def _note_refused(conductor: Conductor, process: Process) -> None:
+    text = "there is no summary that would make room: the older half is forgotten instead"
+    conductor.core.events.warning("memory", text, process.pid)
 
 
 async def _sinks(conductor: Conductor, process: Process) -> int:

@@ -235,6 +235,16 @@ class Pager:
             self._conductor.send(abi.Shift(seq, keep, discard))
         process.known_computed = max(0, min(process.known_computed, held) - discard)
 
+    def replaced(self, process: Process, keep: int) -> None:
+        """Forgets the KV of a context that is about to be another one after its first `keep` tokens.
+
+        What others, or an image, have of its beginning is found when it is opened again.
+        """
+        process.topup_at = process.limit = 0
+        self.drop(process)
+        process.computed = min(process.computed, keep)
+        process.known_computed = min(process.known_computed, keep)
+
     # -- making room ---------------------------------------------------------------------------------------------------
 
     def _make_room(self, pages: int, slots: int, reserved: Collection[int], keep: Collection[int]) -> bool:

@@ -25,6 +25,7 @@ from llmos_shell.abi.types import (
 )
 from llmos_shell.daemon.groups import name_of
 from llmos_shell.daemon.output import Output
+from llmos_shell.daemon.summary import view
 
 if TYPE_CHECKING:
     from asyncio import Task, TimerHandle
@@ -88,8 +89,13 @@ class Process:
     turn_offset: int = 0
     output: Output = field(default_factory=Output)
     sinks: int = 0  # leading tokens that were kept when others were forgotten
-    forgotten: int = 0  # tokens that left the context so that it could go on
+    forgotten: int = 0  # tokens after these that left the context so that it could go on
+    condensed: int = 0  # the same, for which a summary stands
     shifting: bool = False  # some are just being forgotten
+    summary: str = ""  # what stands in the context for what was between the system prompt and turn `summarised`
+    summarised: int = 0
+    summariser: int = 0  # PID of the process that writes a summary, which this one waits for; 0: none
+    summarises: int = 0  # PID of the process whose summary this one is
     held: str = ""  # text the worker holds back; a turn that ends without the worker ends with it
 
     # the KV. `seq` is a handle of the worker when resident
@@ -141,6 +147,8 @@ class Process:
             return State.SLEEPING
         if self.stopped:
             return State.STOPPED
+        if self.summariser:
+            return State.SYSCALL
         if self.phase is Phase.READY:
             return State.RUNNING if self.running else State.RUNNABLE
         if self.phase is Phase.NEW:
@@ -170,7 +178,7 @@ class Process:
     @property
     def wants_to_run(self) -> bool:
         """Whether the scheduler may choose it."""
-        return self.phase is Phase.READY and not self.stopped and not self.interrupting
+        return self.phase is Phase.READY and not self.stopped and not self.interrupting and not self.summariser
 
     def notify(self) -> None:
         """Calls everyone who watches: something about this process changed."""
@@ -184,7 +192,7 @@ class Process:
 
     def messages(self) -> tuple[Message, ...]:
         """The conversation so far, for the chat template."""
-        return tuple(Message(turn.role, turn.text) for turn in self.turns)
+        return view(self.turns, self.summary, self.summarised)
 
     @property
     def answer_role(self) -> str:
@@ -234,7 +242,7 @@ class Process:
             resident_pages=figures.resident_pages, shared_pages=figures.shared_pages,
             parked_bytes=self.image_bytes if self.kv is not KvState.SWAPPED else 0,
             swapped_bytes=self.image_bytes if self.kv is KvState.SWAPPED else 0, page_bytes=figures.page_bytes,
-            overflow=self.overflow, forgotten_tokens=self.forgotten,
+            overflow=self.overflow, forgotten_tokens=self.forgotten + self.condensed,
             exit=self.exit, ended=self.ended, limits=self.limits,
             sampling=self.sampling if self.kind is Kind.MODEL else None,
             group=self.group if self.kind is Kind.MODEL else "", foreground=self.foreground, deadline=self.deadline,

@@ -15,6 +15,7 @@ from llmos_shell.abi import worker as abi
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.types import Reason
 from llmos_shell.daemon.process import Process
+from llmos_shell.daemon.summary import viewed
 
 if TYPE_CHECKING:
     from llmos_shell.daemon.conductor import Conductor
@@ -77,6 +78,7 @@ class Tokenizer:
             tokens = await self.ask(abi.Tokenize(0, text=text, special=not known))
             keep = len(process.tokens) if known else common(process.tokens, tokens.tokens)
             return keep, tokens.tokens if known else tokens.tokens[keep:]
+        known = viewed(process.turns, known, process.summary, process.summarised)
         answer = await self.ask(abi.Tokenize(0, messages=process.messages(), known=known))
         if known and not answer.whole:
             return len(process.tokens), answer.tokens

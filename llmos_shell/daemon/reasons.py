@@ -36,6 +36,8 @@ def _of_others(core: Core, process: Process) -> str:
         return f"it has ended ({process.exit.reason if process.exit is not None else 'unknown'})"
     if process.stopped:
         return "it is stopped, until somebody sends CONT (`cont`, `fg`)"
+    if process.summariser:
+        return f"its context is full: it waits for a summary of its beginning, which {process.summariser} writes"
     if process.phase is Phase.IDLE:
         return "it sleeps, until it is sent a message (`attach`)"
     other = core.residency.gives_way_to(process.model)

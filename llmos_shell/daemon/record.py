@@ -56,6 +56,10 @@ class Record(Struct, omit_defaults=True):
     overflow: Overflow = Overflow.STOP
     sinks: int = 0
     forgotten: int = 0
+    condensed: int = 0
+    summary: str = ""
+    summarised: int = 0
+    summarises: int = 0
 
 
 def encode_record(process: Process) -> bytes:
@@ -75,6 +79,8 @@ def encode_record(process: Process) -> bytes:
             image=process.image, image_bytes=process.image_bytes, exit=process.exit, ended=process.ended,
             group=process.named_group, deadline=process.deadline, missed_deadline=process.missed_deadline,
             overflow=process.overflow, sinks=process.sinks, forgotten=process.forgotten,
+            condensed=process.condensed, summary=process.summary, summarised=process.summarised,
+            summarises=process.summarises,
         )  # fmt: skip
     return _encoder.encode(record)
 
@@ -111,6 +117,7 @@ def from_record(record: Record, tokens: list[int], text: str) -> Process:
         image=record.image, image_bytes=record.image_bytes, reaped=record.exit is not None,
         named_group=record.group, deadline=record.deadline, missed_deadline=record.missed_deadline,
         overflow=record.overflow, sinks=record.sinks, forgotten=record.forgotten,
+        condensed=record.condensed, summary=record.summary, summarised=record.summarised, summarises=record.summarises,
         metered_tokens=record.generated_tokens,
     )  # fmt: skip
     if process.alive and tokens:

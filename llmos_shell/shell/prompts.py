@@ -19,9 +19,9 @@ MODEL_OPTION = Option(("-m", "--model"), "a name of `models`, or a weights file"
 
 OVERFLOW_OPTION = Option(
     ("--overflow",),
-    "when the context is full: stop, go on without the older half of it, or fail",
+    "when the context is full: stop, go on without the older half of it or with a summary of it, or fail",
     "WHAT",
-    "stop|shift|error",
+    "stop|shift|summarise|error",
     "stop",
 )
 
