@@ -28,6 +28,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from msgspec.structs import replace
 
 from llmos_kernel_llamacpp import loading, planning, steady
 from llmos_kernel_llamacpp.batch import Batch, LogitsView
@@ -35,6 +36,7 @@ from llmos_kernel_llamacpp.cells import Cells
 from llmos_kernel_llamacpp.flag import AbortFlag
 from llmos_kernel_llamacpp.grammar import GrammarConstraint
 from llmos_kernel_llamacpp.native import decode, lib, take_errors
+from llmos_kernel_llamacpp.streams import with_streams
 from llmos_kernel_llamacpp.vocabulary import Vocabulary
 from llmos_shell.abi.engine import Chunk, Constraint, Room, Usage, no_matter, nowhere
 from llmos_shell.abi.errors import Code, LlmosError
@@ -63,32 +65,25 @@ class LlamaEngine:
 
     def __init__(self, model: Any, spec: Load, left_bytes: int) -> None:
         """`left_bytes` of memory are there besides the weights."""
-        self._model = model
+        self._model, self._spec = model, spec
         per_token = loading.kv_bytes_per_token(model, spec.kv_type)
         trained = int(lib.llama_model_n_ctx_train(model))
         plan = planning.plan_kv(spec, trained, per_token, left_bytes)
         threads = loading.threads_for(spec)
         self._vocabulary = Vocabulary(model)
         self._template = self._load_template()
-        self._context, max_batch = loading.new_context(model, spec, plan, threads)
-        self._memory = lib.llama_get_memory(self._context)
-        self._abort = AbortFlag(self._context)
-        self._split = plan.layout == "split"
+        self._flash = loading.flash_attention(model, spec, plan)
+        self._portable = not lib.llama_model_n_swa(model)  # its state can be told for any number of streams
         self._cuttable = not (lib.llama_model_is_recurrent(model) or lib.llama_model_is_hybrid(model))
         self._deterministic = planning.options_of(spec).deterministic
         if self._deterministic and not self._cuttable:
-            lib.llama_free(self._context)
             raise LlmosError(Code.ENOSYS, "`deterministic` needs a model whose state can be cut; this one is recurrent")
         self._least_rows = loading.least_rows(int(lib.llama_model_ftype(model)))
-        self._total_cells = int(lib.llama_n_ctx(self._context))
-        self._cells = Cells(plan.slots)
-        self._unturned: set[int] = set()  # slots whose KV was moved since the last step
-        self._batch = Batch(max_batch + steady.LEAST_ROWS)
-        self._logits = LogitsView(self._vocabulary.size)
+        max_batch = self._take(plan, threads)
         self.piece = self._vocabulary.piece
         self.is_end = self._vocabulary.is_end
         self.info = ModelInfo(
-            fingerprint=loading.fingerprint(model, spec, plan),
+            fingerprint=self._fingerprint(plan),
             context=plan.context,
             trained_context=trained,
             vocabulary=self._vocabulary.size,
@@ -106,10 +101,35 @@ class LlamaEngine:
             can_shift=self._can_shift(spec),
             can_interrupt=self._cuttable and spec.gpu_layers == 0,
             mixes=spec.gpu_layers != 0,  # on a CPU see `step`
+            can_resize=True,
             longest_piece_bytes=self._vocabulary.longest_piece(),
             description=_description(model),
             weights=f"gguf:{loading.weights_digest(spec.path)}",
         )
+
+    def _take(self, plan: planning.KvPlan, threads: int) -> int:
+        """Makes a context of this plan, with all slots empty; returns the most tokens of a step."""
+        self._context, max_batch = loading.new_context(self._model, self._spec, plan, threads, self._flash)
+        self._plan = plan
+        self._memory = lib.llama_get_memory(self._context)
+        self._abort = AbortFlag(self._context)
+        self._split = plan.layout == "split"
+        self._total_cells = int(lib.llama_n_ctx(self._context))
+        self._cells = Cells(plan.slots)
+        self._unturned: set[int] = set()  # slots whose KV was moved since the last step
+        self._batch = Batch(max_batch + steady.LEAST_ROWS)
+        self._logits = LogitsView(self._vocabulary.size)
+        return max_batch
+
+    def _take_back(self, plan: planning.KvPlan) -> None:
+        try:
+            self._take(plan, self.info.threads)
+        except LlmosError as error:
+            raise LlmosError(Code.EIO, f"the former KV pool cannot be had again: {error}") from None
+
+    def _fingerprint(self, plan: planning.KvPlan) -> str:
+        streams = 0 if self._portable and self._cuttable else loading.streams_of(plan)
+        return loading.fingerprint(self._spec, self._flash, streams)
 
     def _can_guess(self, spec: Load) -> bool:
         """Where several rows give the bits of one, guesses are free to come; else somebody must have asked for them."""
@@ -252,6 +272,8 @@ class LlamaEngine:
     def restore(self, slot: int, blob: bytes | memoryview, tokens: int) -> None:
         """The opposite of `export`."""
         self._check_empty(slot)
+        if self._portable and self._cuttable:
+            blob = with_streams(blob, loading.streams_of(self._plan))
         data = np.frombuffer(blob, dtype=np.uint8)
         pointer = ctypes.cast(data.ctypes.data, ctypes.POINTER(ctypes.c_uint8))
         read = lib.llama_state_seq_set_data(self._context, pointer, len(data), slot)
@@ -268,6 +290,27 @@ class LlamaEngine:
         lib.llama_memory_seq_rm(self._memory, slot, -1, -1)
         self._cells.cut(slot, 0)
         self._unturned.discard(slot)
+
+    def resize(self, pool_tokens: int, slots: int, layout: Literal["shared", "split"]) -> None:
+        """Another context on the same weights, with the same kind of attention, so that its KV is read as before."""
+        before, info = self._plan, self.info
+        spec = replace(self._spec, context=info.context, pool_tokens=pool_tokens, slots=slots, layout=layout)
+        per_token = info.kv_bytes_per_token
+        available = loading.available_memory() + before.cells * per_token
+        plan = planning.plan_kv(spec, info.trained_context, per_token, available)
+        if plan.context < info.context:
+            text = f"{pool_tokens} tokens in {slots} slots leave {plan.context} for a sequence, not {info.context}"
+            raise LlmosError(Code.EINVAL, text, hint=f"use {slots * info.context} or more, or fewer slots")
+        lib.llama_free(self._context)
+        try:
+            max_batch = self._take(plan, info.threads)
+        except LlmosError:
+            self._take_back(before)
+            raise
+        self.info = replace(
+            info, slots=plan.slots, layout=plan.layout, max_batch=max_batch, fingerprint=self._fingerprint(plan),
+            pages=self._total_cells // loading.PAGE_TOKENS,
+        )  # fmt: skip
 
     def constraint(self, kind: Literal["gbnf", "json-schema"], text: str) -> Constraint:
         """A grammar sampler of llama.cpp."""

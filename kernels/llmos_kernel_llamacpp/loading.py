@@ -65,8 +65,11 @@ def load_model(spec: Load, progress: Callable[[int, int], bool]) -> Any:
     return model
 
 
-def new_context(model: Any, spec: Load, plan: KvPlan, threads: int) -> tuple[Any, int]:
-    """A context, and the most tokens it takes per batch. Raises ENOMEM when llama.cpp cannot have the memory."""
+def new_context(model: Any, spec: Load, plan: KvPlan, threads: int, flash: int) -> tuple[Any, int]:
+    """A context, and the most tokens it takes per batch. Raises ENOMEM when llama.cpp cannot have the memory.
+
+    `flash` is of `flash_attention`, or that of a former context, whose KV is to be read.
+    """
     options = options_of(spec)
     batch = min(options.n_batch, plan.cells)
     params = lib.llama_context_default_params()
@@ -81,7 +84,7 @@ def new_context(model: Any, spec: Load, plan: KvPlan, threads: int) -> tuple[Any
         params.n_outputs_max += LEAST_ROWS
     params.n_threads = params.n_threads_batch = threads
     params.type_k = params.type_v = kv_type(spec.kv_type)[0]
-    params.flash_attn_type = flash_attention(model, spec, plan)
+    params.flash_attn_type = flash
     params.kv_unified = plan.layout == "shared"
     params.swa_full = True  # sliding windows forget cells, and then nothing can be truncated or copied
     params.no_perf = True
@@ -163,19 +166,18 @@ def weights_digest(path: str) -> str:
     return digest.hexdigest()
 
 
-def fingerprint(model: Any, spec: Load, plan: KvPlan) -> str:
+def streams_of(plan: KvPlan) -> int:
+    """Of the KV cache."""
+    return plan.slots if plan.layout == "split" else 1
+
+
+def fingerprint(spec: Load, flash: int, streams: int) -> str:
     """Of everything that makes KV exchangeable: weights, library, KV type, attention variant, number of KV streams.
 
-    Of the weights it is what `weights_digest` looks at.
+    Of the weights it is what `weights_digest` looks at. `streams` is 0 where any number goes.
     """
     digest = hashlib.blake2b(bytes.fromhex(weights_digest(spec.path)), digest_size=16)
-    streams = plan.slots if plan.layout == "split" else 1
-    parts: tuple[object, ...] = (
-        version("llama-cpp-python"),
-        spec.kv_type,
-        flash_attention(model, spec, plan),
-        streams,
-    )
+    parts: tuple[object, ...] = (version("llama-cpp-python"), spec.kv_type, flash, streams)
     if options_of(spec).deterministic:
         parts += ("deterministic",)
     digest.update(repr(parts).encode())

@@ -1,8 +1,8 @@
 """What an engine must do. Step loop, sampling, images and text decoding are shared and live in `llmos_shell.engine`.
 
 An engine is used by one thread. A `slot` is an int in `range(info.slots)`. The engine keeps, per slot, the KV of
-positions 0…n-1; only `step`, `copy`, `truncate`, `shift`, `restore` and `free` change it. A failed call raises
-`LlmosError` and leaves every slot as it was, unless it says otherwise.
+positions 0…n-1; only `step`, `copy`, `truncate`, `shift`, `restore`, `free` and `resize` change it. A failed call
+raises `LlmosError` and leaves every slot as it was, unless it says otherwise.
 """
 
 from __future__ import annotations
@@ -124,6 +124,13 @@ class Engine(Protocol):
 
     def free(self, slot: int) -> None:
         """Empties a slot."""
+
+    def resize(self, pool_tokens: int, slots: int, layout: Literal["shared", "split"]) -> None:
+        """Gives the engine another KV pool, for sequences of the same length; `info` tells of it. Slots are empty then.
+
+        ENOSYS without `can_resize`, EINVAL where a sequence of that length would not fit, ENOMEM when there is no
+        memory: then nothing has changed, but that slots are empty. With an equal `fingerprint` images are good as ever.
+        """
 
     def constraint(self, kind: Literal["gbnf", "json-schema"], text: str) -> Constraint:
         """A fresh grammar state. Raises EINVAL with the position of a mistake; ENOSYS without `can_constrain`."""

@@ -159,6 +159,14 @@ class Shift(Struct, frozen=True, tag="shift"):
     discard: int
 
 
+class Resize(Struct, frozen=True, tag="resize"):
+    """Gives the model another KV pool; sequences that are still open are gone. Answered by `Resized`."""
+
+    pool_tokens: int
+    slots: int
+    layout: Literal["shared", "split"]
+
+
 class Close(Struct, frozen=True, tag="close"):
     """Release everything and exit with status 0. End of file on the socket means the same."""
 
@@ -194,6 +202,7 @@ class ModelInfo(Struct, frozen=True):
     can_constrain: bool = False
     most_guesses: int = 0  # logits a step can give beyond one per sequence, of an engine that can truncate
     can_shift: bool = False  # move KV to other positions
+    can_resize: bool = False  # its KV pool, without loading the weights again
     can_interrupt: bool = False  # end a step early, within a fraction of what it takes
     mixes: bool = True  # a step of prompts and decoding rows takes no longer than one of each
     has_gradients: bool = False
@@ -216,6 +225,15 @@ class Ready(Struct, frozen=True, tag="ready"):
 
     info: ModelInfo
     seconds: float
+
+
+class Resized(Struct, frozen=True, tag="resized"):
+    """The KV pool is as `info` says, and empty: what was asked for, or with an error what there was."""
+
+    info: ModelInfo
+    seconds: float
+    code: str = ""
+    error: str = ""
 
 
 class Tokens(Struct, frozen=True, tag="tokens"):
@@ -321,5 +339,5 @@ class Stats(Struct, frozen=True, tag="stats"):
     right_tokens: int = 0  # of these, those that were generated
 
 
-ToWorker = Load | Tokenize | Fence | Open | Feed | Run | Interrupt | Export | Free | Truncate | Shift | Close
-ToDaemon = Hello | LoadProgress | Ready | Tokens | Fenced | Opened | Step | Exported | Failed | Stats
+ToWorker = Load | Tokenize | Fence | Open | Feed | Run | Interrupt | Export | Free | Truncate | Shift | Resize | Close
+ToDaemon = Hello | LoadProgress | Ready | Resized | Tokens | Fenced | Opened | Step | Exported | Failed | Stats

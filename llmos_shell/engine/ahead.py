@@ -30,6 +30,12 @@ class Ahead:
         self._thread = ThreadPoolExecutor(1, "images")
         self._expected: dict[str, Future[_Locked]] = {}
 
+    def serves(self, fingerprint: str) -> None:
+        """From now on images are of this one; those that were expected are forgotten."""
+        for path in list(self._expected):
+            self.forget(path)
+        self._fingerprint = fingerprint
+
     def expect(self, path: str) -> None:
         """This image will be asked for."""
         if path not in self._expected:

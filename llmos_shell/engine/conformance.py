@@ -306,6 +306,39 @@ class EngineConformance:
                 for slot in range(others + 1):
                     engine.free(slot)
 
+    def test_another_pool_reads_the_images_of_the_former(self) -> None:
+        """Larger, smaller, in the other layout and back; what it refuses changes nothing."""
+        with self._engine() as engine:
+            before = engine.info
+            if not before.can_resize:
+                return
+            other: Any = "split" if before.layout == "shared" else "shared"
+            prompt = self._prompt(engine, 1)
+            engine.step([Chunk(1, 0, prompt[:-1], 0)])
+            blob = bytes(engine.export(1))
+            expected = self._fresh_logits(engine, prompt)
+            for slots, layout in ((4, other), (before.slots + 3, other), (2, before.layout)):
+                engine.free(1)
+                pool = (before.context + before.page_tokens) * max(slots, 4)
+                try:
+                    engine.resize(pool, slots, layout)
+                except LlmosError as error:
+                    assert error.code == Code.EINVAL and layout == other  # an engine may have one layout only
+                    layout = before.layout
+                    engine.resize(pool, slots, layout)
+                info = engine.info
+                assert (info.slots, info.layout, info.context) == (slots, layout, before.context)
+                assert info.pages * info.page_tokens >= before.context * (slots if layout == "split" else 1)
+                assert engine.usage().used_tokens == 0
+                if info.fingerprint == before.fingerprint:
+                    engine.restore(1, blob, len(prompt) - 1)
+                    self._same(engine.step([Chunk(1, len(prompt) - 1, prompt[-1:], 1)])[0], expected)
+                self._same(self._fresh_logits(engine, prompt), expected)
+            engine.free(1)
+            self._refused(Code.EINVAL, lambda: engine.resize(before.page_tokens, 2, "split"))
+            assert engine.info == info
+            self._same(self._fresh_logits(engine, prompt), expected)
+
     def test_order_within_a_step_changes_nothing(self) -> None:
         """Rows come in the order of the chunks, whichever order that is."""
         with self._engine() as engine:

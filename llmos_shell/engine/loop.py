@@ -78,7 +78,9 @@ class Loop:
     def handle(self, message: abi.ToWorker) -> list[abi.ToDaemon]:
         """Carries out one message; returns the answers. Raises only when the engine itself failed (EIO)."""
         self._blocked = False
-        return self._table.handle(message)
+        answers = self._table.handle(message)
+        self._info = self._engine.info  # which `Resize` changes
+        return answers
 
     def interrupt(self) -> None:
         """Gives up the step under way if it computes prompts; others are short. For another thread."""

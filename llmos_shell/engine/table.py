@@ -53,6 +53,7 @@ class Table:
             abi.Free: self._free,
             abi.Truncate: self._truncate,
             abi.Shift: self._shift,
+            abi.Resize: self._resize,
         }
 
     def handle(self, message: abi.ToWorker) -> list[abi.ToDaemon]:
@@ -332,6 +333,28 @@ class Table:
         self._grant_to(sequence)
         self._revive()
         return [abi.Opened(message.seq, sequence.kv, note, sequence.text.held)]
+
+    def _resize(self, message: abi.Resize) -> list[abi.ToDaemon]:
+        begun, code, text = time.perf_counter(), "", ""
+        for sequence in self._sequences.values():
+            sequence.release()
+        self._sequences.clear()
+        self.grants = ()
+        try:
+            if not self._info.can_resize:
+                raise LlmosError(Code.ENOSYS, "this kernel cannot change the size of its KV pool")
+            self._engine.resize(message.pool_tokens, message.slots, message.layout)
+        except LlmosError as error:
+            if error.code == Code.EIO:
+                raise
+            code, text = str(error.code), str(error)
+        self._info = self._engine.info
+        for slot in range(self._info.slots):
+            self._engine.free(slot)
+        self._free_slots = list(range(self._info.slots))
+        self._gathered = set()
+        self._ahead.serves(self._info.fingerprint)
+        return [abi.Resized(self._info, time.perf_counter() - begun, code, text)]
 
     def _check(self, tokens: tuple[int, ...], size: int, idle: bool) -> None:
         """Refuses what no engine could compute."""

@@ -28,6 +28,8 @@ of `Load` of the same name):
     load_seconds    loading takes so long
     memory_bytes    what the model pretends to need, for the daemon's budget
     can_shift       false: KV cannot be moved
+    can_resize      false: the pool stays as it is
+    most_pages      a pool of more pages than this is refused by `resize` (ENOMEM)
     mixes           false: steps are of prompts or of decoding rows
     gpu             true: it says that it computes on a GPU
     counter         file to which every step appends one line per row, see `computed`
@@ -44,6 +46,7 @@ from typing import Any, Literal, NamedTuple, TextIO
 
 import numpy as np
 import numpy.typing as npt
+from msgspec.structs import replace
 
 from llmos_shell.abi.engine import Chunk, Constraint, Room, Usage, no_matter, nowhere
 from llmos_shell.abi.errors import Code, LlmosError
@@ -57,7 +60,7 @@ WEIGHTS_BYTES = 1 << 20
 OPTIONS = (
     "pages", "page_tokens", "slots", "context", "layout", "max_batch", "most_guesses", "reply", "end_after",
     "step_seconds", "token_seconds", "crash_at_token", "hang_at_token", "marker", "fail_load", "hang_load",
-    "load_seconds", "memory_bytes", "counter", "can_shift", "mixes", "gpu",
+    "load_seconds", "memory_bytes", "counter", "can_shift", "can_resize", "most_pages", "mixes", "gpu",
 )  # fmt: skip
 
 _LETTERS = np.frombuffer(b"eeeetttaaaooiinnsshhrrdlucmwfgypbvk", dtype=np.uint8).astype(np.intp)
@@ -110,15 +113,18 @@ class ScriptedEngine:
     def __init__(self, spec: Load) -> None:
         self._options = options = spec.options
         self.info = _info(spec)
+        self._empty()
+        self._interrupted = threading.Event()
+        self._counter = _open_counter(options.get("counter"))
+        self.is_end = END.__eq__
+
+    def _empty(self) -> None:
         self._split = self.info.layout == "split"
         self._capacity = self.info.pages * self.info.page_tokens
         self._slots: list[list[Cell]] = [[] for _ in range(self.info.slots)]
         self._cells: list[list[int]] = [[] for _ in range(self.info.slots)]  # numbers of the cells, shared or not
         self._users: dict[int, int] = {}  # cell number → slots that use it
         self._next_cell = 0
-        self._interrupted = threading.Event()
-        self._counter = _open_counter(options.get("counter"))
-        self.is_end = END.__eq__
 
     def tokenize(self, text: str, special: bool) -> list[int]:
         """Bytes; with `special` after BOS, and with `<|end|>` recognised."""
@@ -218,6 +224,16 @@ class ScriptedEngine:
     def free(self, slot: int) -> None:
         """Empties a slot."""
         self.truncate(slot, 0)
+
+    def resize(self, pool_tokens: int, slots: int, layout: Literal["shared", "split"]) -> None:
+        """As many whole pages as the tokens make."""
+        info, pages = self.info, pool_tokens // self.info.page_tokens
+        if pages * info.page_tokens < info.context * (slots if layout == "split" else 1):
+            raise LlmosError(Code.EINVAL, f"{pool_tokens} tokens in {slots} slots are too few")
+        if pages > int(self._options.get("most_pages", pages)):
+            raise LlmosError(Code.ENOMEM, f"no memory for {pages} pages")
+        self.info = replace(info, pages=pages, slots=slots, layout=layout)
+        self._empty()
 
     def constraint(self, kind: Literal["gbnf", "json-schema"], text: str) -> Constraint:
         """There are none."""
@@ -349,6 +365,7 @@ def _info(spec: Load) -> ModelInfo:
         has_chat_template=True,
         most_guesses=int(options.get("most_guesses", 0)),
         can_shift=bool(options.get("can_shift", True)),
+        can_resize=bool(options.get("can_resize", True)),
         can_interrupt=True,
         gpu=bool(options.get("gpu", False)),
         longest_piece_bytes=len(END_TEXT),
