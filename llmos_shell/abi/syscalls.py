@@ -206,6 +206,15 @@ class ModelName(Struct, frozen=True):
     model: str
 
 
+class ResizePool(Struct, frozen=True):
+    """What is None stays as it is; a split pool then has room for `slots` whole contexts."""
+
+    model: str
+    pool_tokens: int | None = None
+    slots: int | None = None
+    layout: Literal["shared", "split"] | None = None
+
+
 class Pin(Struct, frozen=True):
     """Keeps a model loaded, or no longer."""
 
@@ -461,6 +470,7 @@ PROC_ADOPT = Syscall("proc.adopt", "make a process belong to this session", Adop
 PROC_TRANSCRIPT = Syscall("proc.transcript", "read a process's transcript", Pid, Transcript, "proc.read")
 MODEL_LIST = Syscall("model.list", "list models", Nothing, tuple[ModelStatus, ...], "model.read")
 MODEL_LOAD = Syscall("model.load", "load a model and wait until it is ready", ModelName, ModelStatus, "model.load")
+MODEL_RESIZE = Syscall("model.resize", "give a loaded model another KV pool", ResizePool, ModelStatus, "model.load")
 MODEL_UNLOAD = Syscall("model.unload", "unload a model; its processes are kept", ModelName, Nothing, "model.load")
 MODEL_PIN = Syscall("model.pin", "keep a model loaded, or no longer", Pin, Nothing, "model.load")
 MODEL_PLAN = Syscall("model.plan", "say what loading a model would take", ModelName, LoadPlan, "model.read")

@@ -20,6 +20,7 @@ from llmos_shell.daemon.digest import Digest
 from llmos_shell.daemon.planner import Planner
 from llmos_shell.daemon.process import NO_LIMIT, Phase, Process
 from llmos_shell.daemon.prompts import Tokenizer
+from llmos_shell.daemon.resizing import Resizer
 from llmos_shell.daemon.summary import reserve
 from llmos_shell.daemon.suspects import Suspects
 from llmos_shell.daemon.workshop import Workshop
@@ -45,6 +46,7 @@ class Conductor:
         self.workshop = Workshop(core, self)
         self.tokenizer = Tokenizer(self)
         self.planner = Planner(self)
+        self.resizer = Resizer(self)
         self._alarms: dict[int, TimerHandle] = {}  # at processes' deadlines
         self._handlers: dict[type, Callable[[Any], None]] = {
             abi.Step: Digest(self).step,
@@ -52,6 +54,7 @@ class Conductor:
             abi.Fenced: self.tokenizer.passed,
             abi.Opened: self._opened,
             abi.Exported: self._exported,
+            abi.Resized: self.resizer.answered,
             abi.Failed: self._failed,
             abi.Stats: self.workshop.note_stats,
         }
@@ -120,7 +123,7 @@ class Conductor:
         else:
             self.scheduler.sleep(process.pid, now)
             if not process.wants_to_run and self.suspects.clear(process.pid):
-                self._wake_all()
+                self.wake_all()
             if process.phase is Phase.IDLE and self.workshop.pager is not None:
                 self.workshop.pager.fell_asleep(process)
         process.topup_at = 0
@@ -143,7 +146,7 @@ class Conductor:
         if self.workshop.pager is not None:
             self.workshop.pager.forget(process, cache=cache)
         if self.suspects.clear(process.pid):
-            self._wake_all()
+            self.wake_all()
         self.planner.replan()
 
     def regroup(self, process: Process) -> None:
@@ -242,7 +245,7 @@ class Conductor:
         process.crashes = 0
         self.workshop.crashes = 0
         if self.suspects.clear(process.pid):
-            self._wake_all()
+            self.wake_all()
 
     async def _restart(self) -> None:
         try:
@@ -256,7 +259,7 @@ class Conductor:
         if self.workshop.info is not None:
             self.device = "gpu" if self.workshop.info.gpu else "cpu"
         self.tokenizer.resend()
-        self._wake_all()
+        self.wake_all()
 
     def _give_up(self, error: LlmosError) -> None:
         """The model cannot be loaded: turns in progress end, sleeping chats are kept."""
@@ -266,7 +269,8 @@ class Conductor:
             if process.phase is Phase.READY:
                 lifecycle.fail(self.core, process, str(error))
 
-    def _wake_all(self) -> None:
+    def wake_all(self) -> None:
+        """Everybody is looked at again."""
         for process in list(self.members.values()):
             self.changed(process)
 

@@ -30,7 +30,8 @@ AHEAD_PAGES = 4
 class Pager:
     """Memory of one worker, from its start to its end."""
 
-    def __init__(self, conductor: Conductor, info: abi.ModelInfo) -> None:
+    def __init__(self, conductor: Conductor, info: abi.ModelInfo, first_seq: int = 0) -> None:
+        """Handles of sequences count up from `first_seq`: a worker never sees one twice."""
         self._conductor = conductor
         self._core = conductor.core
         self.info = info
@@ -39,7 +40,8 @@ class Pager:
         self.bound: dict[int, Process] = {}  # also those being exported
         self._expected: dict[int, tuple[int, bool]] = {}  # opened, not yet confirmed: tokens shared, from an image
         self._snapshots: dict[str, asyncio.Future[str]] = {}  # by path: what went wrong
-        self._next = 0
+        self.next_seq = first_seq
+        self.frozen = False  # nothing is opened: the pool is about to change
 
     # -- opening -------------------------------------------------------------------------------------------------------
 
@@ -67,6 +69,8 @@ class Pager:
                 self._open(process, (), idle=True, evict=False)
 
     def _open(self, process: Process, reserved: Collection[int], *, idle: bool, evict: bool = True) -> bool:
+        if self.frozen:
+            return False
         ledger, tokens = self.ledger, process.tokens
         source, shared = self._best_prefix(process)
         image = process.image if process.image and process.computed > shared else ""
@@ -75,7 +79,7 @@ class Pager:
         if image:
             source, shared = None, 0
         pages = len(tokens) // ledger.page_tokens + 1
-        seq = self._next
+        seq = self.next_seq
         try:
             ledger.open(seq, tokens, source, shared, process.scope)
         except PoolFull as full:
@@ -87,7 +91,7 @@ class Pager:
                     return False
                 source, shared = None, 0
             ledger.open(seq, tokens, source, shared, process.scope)
-        self._next += 1
+        self.next_seq += 1
         self._bind(process, seq)
         self._expected[seq] = (shared, bool(image))
         origin: abi.ImageFile | abi.CopyOf | None = abi.ImageFile(image) if image else None
@@ -305,6 +309,16 @@ class Pager:
             if held and not unconfirmed:
                 self._core.counts.dropped += 1
                 self._core.counts.dropped_tokens += held
+
+    def clear(self) -> int:
+        """Parks everybody and forgets all cached prefixes; returns how many. Nothing is opened while it is `frozen`."""
+        self.frozen = True
+        residents = self.residents()
+        for process in residents:
+            self.park(process)
+        for seq in self.ledger.reclaim(self.ledger.pages, self.ledger.slots, ()):
+            self._conductor.send(abi.Free(seq))
+        return len(residents)
 
     def _image_pays(self, process: Process, held: int) -> bool:
         """Whether an image of so many tokens is worth it and has room; a former one stays until it is there."""

@@ -51,6 +51,12 @@ class Planner:
         """A process has ended."""
         self._running.pop(process.pid, None)
 
+    def halt(self) -> None:
+        """Nobody runs until `plan` may decide again, which is when the pager is not frozen."""
+        self._note({})
+        self._sent = abi.Run((), 0)
+        self._conductor.send(self._sent)
+
     def worker_lost(self) -> list[Process]:
         """Empties the run set; returns who was in it."""
         ran, self._running, self._sent = list(self._running.values()), {}, None
@@ -91,7 +97,7 @@ class Planner:
         """Decides now."""
         self._scheduled = False
         conductor, pager = self._conductor, self._conductor.workshop.pager
-        if pager is None or self._core.hibernating:
+        if pager is None or pager.frozen or self._core.hibernating:
             return
         now = self._planned_at = self._core.now()
         scheduler, scheduling = conductor.scheduler, self._core.scheduling

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 from msgspec import Struct
@@ -16,7 +16,7 @@ from msgspec import Struct
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.syscalls import ModelLoad
 from llmos_shell.abi.types import ModelEntry, ModelStatus
-from llmos_shell.abi.worker import Load
+from llmos_shell.abi.worker import Load, Resize
 from llmos_shell.daemon import host, kernels, lifecycle
 from llmos_shell.daemon.budget import UNUSED_WEIGHT, Held, budget_bytes, decide
 from llmos_shell.daemon.conductor import Conductor
@@ -144,6 +144,57 @@ class Residency:
             text = f"{entry.name} is in use by {pids}"
             raise LlmosError(Code.EBUSY, text, hint="end these processes first, or wait for them")
         await self._unload(conductor)
+
+    async def resize(
+        self, model: str, pool_tokens: int | None, slots: int | None, layout: Literal["shared", "split"] | None
+    ) -> Conductor:
+        """Gives a loaded model another KV pool; what is None stays.
+
+        Raises ENOENT for one that is not loaded, ENOMEM or EBUSY when the budget has no room for a larger pool, and
+        what `Resizer.resize` does.
+        """
+        entry, key = self._resolve(model)
+        conductor = self._conductors.get(key)
+        info = conductor.workshop.info if conductor is not None else None
+        if conductor is None or info is None or key in self._loads:
+            raise LlmosError(Code.ENOENT, f"{entry.name} is not loaded", hint=f"`load {entry.name}` first")
+        layout, slots = layout or info.layout, slots or info.slots
+        before = info.pages * info.page_tokens
+        pool = pool_tokens or (max(before, slots * info.context) if layout == "split" else before)
+        more = int((pool - before) * info.kv_bytes_per_token * OVERHEAD)
+        if more > 0:
+            await self._grow(key, entry, more)
+        try:
+            await conductor.resizer.resize(Resize(pool, slots, layout))
+        except BaseException:
+            if more > 0:
+                self._claim(key, -more)
+            raise
+        if more < 0:
+            self._claim(key, more)
+        return conductor
+
+    def _claim(self, key: str, more: int) -> None:
+        if key in self._claims:
+            self._claims[key] += more
+
+    async def _grow(self, key: str, entry: ModelEntry, more: int) -> None:
+        """Claims so many bytes more for a loaded model: unloads idle ones, waits for nobody."""
+        try:
+            held = [msgspec.structs.replace(one, busy=one.busy or one.key == key) for one in self._held()]
+            verdict = decide(more, self._room(), held)
+        except LlmosError as error:
+            raise LlmosError(error.code, f"the pool of {entry.name} cannot grow: {error.message}") from None
+        if verdict.wait:
+            names = ", ".join(one for one in verdict.blockers if one != key)
+            text = f"the pool of {entry.name} needs {more / 2**20:,.0f} MiB more, which {names or 'others'} have in use"
+            raise LlmosError(Code.EBUSY, text, hint="unload other models first")
+        self._claim(key, more)
+        for victim in verdict.evict:
+            conductor = self._conductors.get(victim)
+            if conductor is not None and not _occupied(conductor):
+                self._core.events.info("residency", f"{conductor.entry.name} makes room for the pool of {entry.name}")
+                await self._unload(conductor)
 
     def changed(self, process: Process) -> None:
         """A process of some model changed: whether it wants to run, its limits."""

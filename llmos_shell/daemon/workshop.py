@@ -10,11 +10,12 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from llmos_shell.abi import worker as abi
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.syscalls import WorkerInfo
+from llmos_shell.abi.types import ModelEntry
 from llmos_shell.daemon import park
 from llmos_shell.daemon.link import WorkerLink
 from llmos_shell.daemon.pager import Pager
@@ -58,7 +59,7 @@ class Workshop:
     async def start(self, on_progress: Callable[[int, int], None] | None = None) -> None:
         """Starts a worker and loads the model. Raises what it failed with."""
         begun = time.monotonic()
-        link, ready = await start_worker(self._entry, self._conductor.message, self._lost, on_progress)
+        link, ready = await start_worker(self._shaped(), self._conductor.message, self._lost, on_progress)
         if self._closing:  # the model was unloaded while it was being loaded again after a crash
             link.kill()
             raise LlmosError(Code.EINTR, f"{self._entry.name} was unloaded")
@@ -72,6 +73,23 @@ class Workshop:
 
         if self.landed:
             self._core.events.warning("worker", self.landed)
+
+    def _shaped(self) -> ModelEntry:
+        """The entry with the pool that the model was given since."""
+        shape, info = self._conductor.resizer.shape, self.info
+        if shape is None or info is None:
+            return self._entry
+        return structs.replace(
+            self._entry, context=info.context, pool_tokens=shape.pool_tokens, slots=shape.slots, layout=shape.layout
+        )
+
+    def resized(self, info: abi.ModelInfo) -> None:
+        """The worker has another pool, which is empty."""
+        assert self.pager is not None
+        former, self.info = self.pager, info
+        former.lost()
+        self.pager = Pager(self._conductor, info, former.next_seq)
+        self.context = self.pager.context
 
     @property
     def landed(self) -> str:
@@ -94,6 +112,7 @@ class Workshop:
                 self._core.events.error("worker", f"{self._entry.name} could not be loaded again: {error}")
                 if attempt == MAX_LOADS - 1 or self._closing:
                     raise
+                self._conductor.resizer.shape = None  # perhaps there is no memory for it any more
             await asyncio.sleep(PAUSE_SECONDS * 2**attempt)
 
     def send(self, message: Struct) -> None:
@@ -167,6 +186,7 @@ class Workshop:
         pager, self.pager = self.pager, None
         if pager is not None:
             pager.lost()
+        self._conductor.resizer.lost()
         if self._closed is not None:
             if not self._closed.done():
                 self._closed.set_result(None)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from llmos_shell.abi.syscalls import (
+    MODEL_RESIZE,
     MODEL_TOKENIZE,
     PROC_INFO,
     PROC_LIST,
@@ -18,6 +19,7 @@ from llmos_shell.abi.syscalls import (
     List,
     Nothing,
     Pid,
+    ResizePool,
     Spawn,
     Tokenize,
 )
@@ -158,3 +160,15 @@ def test_a_draft_with_other_tokens_is_refused(llmos, llmos_home: Path) -> None:
     assert (odd.returncode, gone.returncode) == (1, 1)
     assert "the draft model" in odd.stderr and "has other tokens: 3 is" in odd.stderr and odd.stderr.count("\n") == 1
     assert f"the draft model of gone: no such file: {config / 'gone.gguf'}" in gone.stderr
+
+
+def test_another_pool_costs_nobody_a_token(client: Client) -> None:
+    options = {"sampling": {"temperature": 0.0, "max_tokens": 300, "ignore_eos": True}}
+    alone = [run(client, prompt, **options) for prompt in prompts(4)]
+    pids = [spawn(client, prompt, private=True, **options) for prompt in prompts(4)]
+    wait_for_tokens(client, pids[-1], 20)
+    for slots in (8, 4):
+        status = client.call(MODEL_RESIZE, ResizePool("random", slots=slots, pool_tokens=slots * 512))
+        assert (status.slots, status.layout, status.context) == (slots, "split", 512)
+    assert [text_of(client, pid) for pid in pids] == alone
+    assert sum(row.recomputed_tokens for row in client.call(PROC_LIST, List(all=True))) == 0

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from llmos_shell.abi import syscalls as abi
 from llmos_shell.abi import worker
+from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.types import ModelStatus
 from llmos_shell.daemon import kernels
 from llmos_shell.daemon.syscalls import Context, Handler
+
+if TYPE_CHECKING:
+    from llmos_shell.daemon.conductor import Conductor
+    from llmos_shell.daemon.core import Core
+
+MOST_POOL_TOKENS, MOST_SLOTS = (1 << 31) - 1, 4096
 
 
 async def list_(context: Context, args: abi.Nothing) -> tuple[ModelStatus, ...]:
@@ -27,11 +36,16 @@ async def problems(context: Context, args: abi.Nothing) -> tuple[str, ...]:
 
 async def load(context: Context, args: abi.ModelName) -> ModelStatus:
     """Loads a model and waits for it."""
-    core = context.core
-    conductor = await core.residency.get(args.model)
-    one = core.registry.status(conductor.entry)
-    key = core.residency.key_of(one.entry)
-    return core.residency.status(key, one.entry, one.default, one.bytes, one.problem)
+    return _status(context.core, await context.core.residency.get(args.model))
+
+
+async def resize(context: Context, args: abi.ResizePool) -> ModelStatus:
+    """Gives a model another KV pool."""
+    for name, value, most in (("pool", args.pool_tokens, MOST_POOL_TOKENS), ("slots", args.slots, MOST_SLOTS)):
+        if value is not None and not 1 <= value <= most:
+            raise LlmosError(Code.EINVAL, f"{name} {value} is out of range", hint=f"use 1 to {most}")
+    conductor = await context.core.residency.resize(args.model, args.pool_tokens, args.slots, args.layout)
+    return _status(context.core, conductor)
 
 
 async def unload(context: Context, args: abi.ModelName) -> abi.Nothing:
@@ -73,11 +87,18 @@ async def list_kernels(context: Context, args: abi.Nothing) -> tuple[abi.KernelI
     return tuple(kernels.describe(manifest) for _, manifest in sorted(kernels.manifests().items()))
 
 
+def _status(core: Core, conductor: Conductor) -> ModelStatus:
+    one = core.registry.status(conductor.entry)
+    key = core.residency.key_of(one.entry)
+    return core.residency.status(key, one.entry, one.default, one.bytes, one.problem)
+
+
 HANDLERS: dict[str, Handler] = {
     "model.list": list_,
     "model.problems": problems,
     "model.load": load,
     "model.unload": unload,
+    "model.resize": resize,
     "model.pin": pin,
     "model.plan": plan,
     "model.progress": progress,

@@ -11,6 +11,7 @@ from llmos_shell.abi.syscalls import (
     MODEL_PIN,
     MODEL_PLAN,
     MODEL_PROBLEMS,
+    MODEL_RESIZE,
     MODEL_TOKENIZE,
     MODEL_UNLOAD,
     Awaited,
@@ -19,11 +20,12 @@ from llmos_shell.abi.syscalls import (
     ModelName,
     Nothing,
     Pin,
+    ResizePool,
     Tokenize,
     TokenList,
 )
 from llmos_shell.abi.types import ModelStatus
-from llmos_shell.shell.command import ERROR_STATUSES, Args, Command, Context, Example, Operand, Option
+from llmos_shell.shell.command import ERROR_STATUSES, Args, Command, Context, Example, Operand, Option, UsageError
 from llmos_shell.shell.loading import load_watch
 from llmos_shell.shell.prompts import MODEL_OPTION, gather, resolve_model
 from llmos_shell.shell.streaming import Progress
@@ -39,6 +41,7 @@ _MODEL_COLUMNS = (
     Column("RSS", right=True),
     Column("CONTEXT", right=True),
     Column("KV USED", right=True),
+    Column("POOL"),
     Column("PROCS", right=True),
     Column("DESCRIPTION", flexible=True),
 )
@@ -72,6 +75,7 @@ def _model_row(status: ModelStatus) -> list[str]:
         size(status.measured_bytes) if status.measured_bytes else "-",
         str(context) if context else "-",
         f"{used}/{status.pages * status.page_tokens}" if status.worker is not None else "-",
+        f"{status.layout} {status.slots}" if status.worker is not None else "-",
         str(status.processes),
         status.problem or entry.description,
     ]
@@ -141,6 +145,26 @@ def _unload(context: Context, args: Args) -> int:
     return 0
 
 
+def _resize(context: Context, args: Args) -> int:
+    if args.pool is None and args.slots is None and args.layout is None:
+        raise UsageError("say what is to change: --pool, --slots or --layout")
+    model = resolve_model(args.MODEL)
+    with Progress(context.err, f"changing the pool of {args.MODEL}"):
+        status: ModelStatus = context.client.call(
+            MODEL_RESIZE, ResizePool(model, args.pool, args.slots, args.layout or None)
+        )
+    if args.json:
+        context.out.write(to_json(status))
+        return 0
+    pool = status.pages * status.page_tokens
+    print(
+        f"{status.entry.name}: KV pool {pool} tokens ({size(pool * status.kv_bytes_per_token)}),",
+        f"{status.layout}, {status.slots} slots",
+        file=context.out,
+    )
+    return 0
+
+
 def _kernels(context: Context, args: Args) -> int:
     kernels: Sequence[KernelInfo] = context.client.call(KERNEL_LIST, Nothing())
     if args.json:
@@ -185,8 +209,9 @@ COMMANDS = (
         options=(Option(("-l", "--loaded"), "only those in memory"), _JSON),
         description=(
             "The default model has a star. Models are described in `models.toml`; any weights file works too. SIZE is "
-            "that of the weights, CONTEXT and KV USED are tokens, PROCS are its live processes. Mistakes in "
-            "`models.toml` are told on standard error, and models that cannot be loaded say why."
+            "that of the weights, CONTEXT and KV USED are tokens, POOL says how the KV is laid out and for how many at "
+            "once, PROCS are its live processes. Mistakes in `models.toml` are told on standard error, and models that "
+            "cannot be loaded say why."
         ),
         examples=(
             Example("models", "what can be run?"),
@@ -247,6 +272,34 @@ COMMANDS = (
         description="Their processes are kept, and load the model again when they have to run.",
         examples=(Example("unload tiny", "free what it takes", before="load tiny"),),
         see_also=("load", "free", "memory"),
+    ),
+    Command(
+        "resize",
+        "change the KV pool of a loaded model",
+        _resize,
+        family="models",
+        options=(
+            Option(("--pool",), "tokens of KV in all", "TOKENS", "count"),
+            Option(("--slots",), "processes whose KV may be in memory at once", "N", "count"),
+            Option(
+                ("--layout",),
+                "one pool that all share, or a part of its own for each slot",
+                "WHAT",
+                "shared|split",
+            ),
+            _JSON,
+        ),
+        operands=(Operand("MODEL", "a name of `models`, or a weights file", "model"),),
+        description=(
+            "The weights stay loaded. The KV of the model's processes is written out and read back into the new pool, "
+            "so they go on where they were; what is not said stays as it is. A split pool holds a whole context in "
+            "every slot. The change lasts until the model is unloaded; `models.toml` says what it is loaded with."
+        ),
+        examples=(
+            Example("resize --slots 4 tiny", "fewer at once", before="load tiny"),
+            Example("resize --layout shared tiny", "one pool for all", before="load tiny"),
+        ),
+        see_also=("models", "load", "pmap", "memory"),
     ),
     Command(
         "kernels",

@@ -1,0 +1,87 @@
+"""Gives a loaded model another KV pool, and carries its processes across: their KV goes to images and comes back.
+
+The worker keeps the weights. Meanwhile nobody of the model runs; processes keep their tokens whatever happens. One
+resize of a model at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from llmos_shell.abi import worker as abi
+from llmos_shell.abi.errors import Code, LlmosError
+
+if TYPE_CHECKING:
+    from llmos_shell.daemon.conductor import Conductor
+    from llmos_shell.daemon.pager import Pager
+
+
+class Resizer:
+    """Resizes of one model's pool."""
+
+    def __init__(self, conductor: Conductor) -> None:
+        self._conductor = conductor
+        self._answer: asyncio.Future[abi.Resized] | None = None
+        self.shape: abi.Resize | None = None
+        """The pool that the model was given, and is given again by a fresh worker; None: that of its entry."""
+
+    @property
+    def under_way(self) -> bool:
+        """Whether the pool is just being changed."""
+        return self._answer is not None
+
+    async def resize(self, shape: abi.Resize) -> None:
+        """Raises EBUSY while another one is under way, EIO when the worker died, and what the worker refuses it with.
+
+        Then the pool is as it was before, and processes go on in it.
+        """
+        conductor, core = self._conductor, self._conductor.core
+        pager, info = conductor.workshop.pager, conductor.workshop.info
+        if self._answer is not None:
+            raise LlmosError(Code.EBUSY, f"the pool of {conductor.entry.name} is just being changed")
+        if pager is None or info is None:
+            raise LlmosError(Code.EAGAIN, f"{conductor.entry.name} is just being loaded", hint="try again")
+        if not info.can_resize:
+            raise LlmosError(Code.ENOSYS, f"kernel {conductor.entry.kernel} cannot change the size of a KV pool")
+        begun = time.monotonic()
+        self._answer = core.loop.create_future()
+        try:
+            conductor.planner.halt()
+            carried = pager.clear()
+            await conductor.tokenizer.settled()  # all images are written
+            self._check(pager)
+            conductor.send(shape)
+            answer = await self._answer
+            self._check(pager)
+        finally:
+            self._answer = None
+            if conductor.workshop.pager is pager:
+                pager.frozen = False
+                conductor.wake_all()
+        if answer.error:
+            raise LlmosError(Code(answer.code), answer.error)
+        self.shape = shape
+        conductor.workshop.resized(answer.info)
+        info, seconds = answer.info, time.monotonic() - begun
+        text = f"the pool of {conductor.entry.name} has {info.pages * info.page_tokens} tokens now"
+        text += f" ({info.layout}, {info.slots} slots): {carried} processes were carried across in {seconds:.2f} s"
+        core.events.info("memory", text)
+        conductor.wake_all()
+
+    def _check(self, pager: Pager) -> None:
+        """Raises EIO when the worker is no longer the one whose pool this is."""
+        if self._conductor.workshop.pager is not pager:
+            raise LlmosError(Code.EIO, f"the worker of {self._conductor.entry.name} ended")
+
+    def answered(self, message: abi.Resized) -> None:
+        """The worker has another pool, or says why not."""
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_result(message)
+
+    def lost(self) -> None:
+        """The worker has gone."""
+        if self._answer is not None and not self._answer.done():
+            name = self._conductor.entry.name
+            self._answer.set_exception(LlmosError(Code.EIO, f"the worker of {name} ended while its pool was changed"))

@@ -1,0 +1,145 @@
+"""Another KV pool for a loaded model: everybody goes on where they were, and nothing is computed again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import pytest
+
+from llmos_shell.abi.errors import Code, LlmosError
+from llmos_shell.abi.syscalls import MODEL_LIST, MODEL_RESIZE, SYS_DMESG, SYS_STATUS, Dmesg, Nothing, ResizePool
+from llmos_shell.testing.clients import info, run, say, spawn, text_of, wait, wait_for_tokens
+from llmos_shell.testing.daemon import write_models
+from llmos_shell.testing.retry import retry_until
+from llmos_shell.testing.scripted import computed
+
+POOL = {"pages": 32, "page_tokens": 16, "slots": 4, "context": 256}
+pytestmark = pytest.mark.llmos(
+    models={
+        "quick": POOL,
+        "slow": {**POOL, "step_seconds": 0.004},
+        "rigid": {**POOL, "can_resize": False},
+        "tight": {**POOL, "most_pages": 40},
+    }
+)
+SAMPLING = {"max_tokens": 120, "seed": 5, "temperature": 0.8}
+
+
+def resize(client, model, **changes):
+    return client.call(MODEL_RESIZE, ResizePool(model, **changes))
+
+
+def prompts(count):
+    return [f"{number} tell me <x>" for number in range(count)]
+
+
+def test_who_runs_goes_on_in_the_new_pool(client, tmp_path):
+    alone = [run(client, prompt, model="slow", sampling=SAMPLING) for prompt in prompts(3)]
+    pids = [spawn(client, prompt, model="slow", sampling=SAMPLING, private=True) for prompt in prompts(3)]
+    for pid in pids:
+        wait_for_tokens(client, pid, 20)
+    for pool, slots, layout in ((2048, 8, "split"), (4096, 6, "shared"), (1024, 4, "split"), (256, 1, "shared")):
+        status = resize(client, "slow", pool_tokens=pool, slots=slots, layout=layout)
+        assert (status.pages * status.page_tokens, status.slots, status.layout) == (pool, slots, layout)
+    assert [text_of(client, pid) for pid in pids] == alone
+    assert [info(client, pid).recomputed_tokens for pid in pids] == [0, 0, 0]
+    events = [event.text for event in client.stream(SYS_DMESG, Dmesg())]
+    assert any("has 4096 tokens now (shared, 6 slots): 3 processes were carried across" in line for line in events)
+
+
+def test_no_token_is_computed_twice(client, llmos_home, tmp_path):
+    counter = str(tmp_path / "steps")
+    write_models(llmos_home, counted={**POOL, "step_seconds": 0.004, "counter": counter})
+    pids = [spawn(client, prompt, model="counted", sampling=SAMPLING, private=True) for prompt in prompts(3)]
+    for pid in pids:
+        wait_for_tokens(client, pid, 30)
+    resize(client, "counted", pool_tokens=1024)
+    for pid in pids:
+        text_of(client, pid)
+    contexts = [row.digest for row in computed(counter)]
+    assert len(contexts) == len(set(contexts))
+
+
+def test_sleeping_chats_come_back_too(client):
+    pid, other = (spawn(client, chat=True, model="quick", sampling={**SAMPLING, "max_tokens": 40}) for _ in range(2))
+    assert say(client, pid, "one") == say(client, other, "one")
+    resize(client, "quick", slots=2, layout="split")
+    assert info(client, pid).kv == "parked"
+    assert say(client, pid, "two") == say(client, other, "two")
+    assert info(client, pid).recomputed_tokens == 0
+
+
+def test_refusals_leave_everything_as_it_was(client):
+    pid = spawn(client, model="tight", chat=True, sampling={**SAMPLING, "max_tokens": 20})
+    first = say(client, pid, "one")
+    for code, model, changes in (
+        (Code.ENOMEM, "tight", {"pool_tokens": 1 << 14}),
+        (Code.EINVAL, "tight", {"pool_tokens": 128}),
+        (Code.EINVAL, "tight", {"slots": 0}),
+        (Code.EINVAL, "tight", {"layout": "split", "pool_tokens": 512}),
+        (Code.ENOENT, "rigid", {"slots": 2}),
+        (Code.ENOENT, "nowhere", {"slots": 2}),
+        (Code.ENOMEM, "tight", {"pool_tokens": (1 << 31) - 1}),
+    ):
+        with pytest.raises(LlmosError) as caught:
+            resize(client, model, **changes)
+        assert caught.value.code == code, changes
+    status = next(one for one in client.call(MODEL_LIST, Nothing()) if one.entry.name == "tight")
+    assert (status.pages, status.slots, status.layout) == (32, 4, "shared")
+    assert len(say(client, pid, "two")) == len(first) == 20
+    assert info(client, pid).recomputed_tokens == 0
+    assert len(run(client, model="rigid", sampling=SAMPLING)) == 120
+    with pytest.raises(LlmosError) as caught:
+        resize(client, "rigid", slots=2)
+    assert caught.value.code == Code.ENOSYS
+
+
+def test_what_it_takes_follows_the_pool(client):
+    run(client, model="quick", sampling=SAMPLING)
+
+    def claimed():
+        return next(one for one in client.call(MODEL_LIST, Nothing()) if one.entry.name == "quick").estimated_bytes
+
+    before = claimed()
+    resize(client, "quick", pool_tokens=1 << 16)
+    grown = claimed()
+    assert grown - before > 16 * ((1 << 16) - 512)
+    resize(client, "quick", pool_tokens=512)
+    assert claimed() == before
+
+
+@pytest.mark.parametrize("moments", [(0,), (1, 2)])
+def test_a_worker_that_dies_meanwhile_costs_no_token(client, daemon, moments):
+    alone = [run(client, prompt, model="slow", sampling=SAMPLING) for prompt in prompts(4)]
+    pids = [spawn(client, prompt, model="slow", sampling=SAMPLING, private=True) for prompt in prompts(4)]
+    wait_for_tokens(client, pids[-1], 20)
+
+    def change():
+        with daemon.connect() as other:
+            for slots in (3, 5, 2, 4):
+                try:
+                    resize(other, "slow", slots=slots)
+                except LlmosError as error:
+                    assert error.code in (Code.EIO, Code.EAGAIN, Code.EBUSY, Code.ENOENT)
+
+    for _ in moments:
+        thread = threading.Thread(target=change)
+        thread.start()
+        workers = retry_until(lambda: client.call(SYS_STATUS, Nothing()).workers)
+        os.kill(workers[0].pid, signal.SIGKILL)
+        thread.join()
+    assert [text_of(client, pid) for pid in pids] == alone, [wait(client, pid) for pid in pids]
+
+
+def test_a_fresh_worker_has_the_pool_that_was_chosen(client, llmos_home):
+    (llmos_home / "config" / "fields.model").write_text("scripted")
+    with (llmos_home / "config" / "models.toml").open("a") as file:
+        file.write('[models.fields]\npath = "fields.model"\nkernel = "scripted"\nslots = 4\npool_tokens = 512\n')
+    run(client, model="fields", sampling=SAMPLING)
+    resize(client, "fields", pool_tokens=2048, slots=3)
+    os.kill(client.call(SYS_STATUS, Nothing()).workers[0].pid, signal.SIGKILL)
+    run(client, "again <x>", model="fields", sampling=SAMPLING)
+    status = next(one for one in client.call(MODEL_LIST, Nothing()) if one.entry.name == "fields")
+    assert (status.pages, status.slots, status.context) == (128, 3, 512)
