@@ -102,6 +102,7 @@ class LlamaEngine:
             can_interrupt=self._cuttable and spec.gpu_layers == 0,
             mixes=spec.gpu_layers != 0,  # on a CPU see `step`
             can_resize=True,
+            any_layout=self._portable and self._cuttable and not self._deterministic,
             longest_piece_bytes=self._vocabulary.longest_piece(),
             description=_description(model),
             weights=f"gguf:{loading.weights_digest(spec.path)}",

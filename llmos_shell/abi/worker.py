@@ -203,6 +203,7 @@ class ModelInfo(Struct, frozen=True):
     most_guesses: int = 0  # logits a step can give beyond one per sequence, of an engine that can truncate
     can_shift: bool = False  # move KV to other positions
     can_resize: bool = False  # its KV pool, without loading the weights again
+    any_layout: bool = False  # images made in one layout are good in the other, and with any number of slots
     can_interrupt: bool = False  # end a step early, within a fraction of what it takes
     mixes: bool = True  # a step of prompts and decoding rows takes no longer than one of each
     has_gradients: bool = False

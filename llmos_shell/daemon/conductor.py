@@ -21,6 +21,7 @@ from llmos_shell.daemon.planner import Planner
 from llmos_shell.daemon.process import NO_LIMIT, Phase, Process
 from llmos_shell.daemon.prompts import Tokenizer
 from llmos_shell.daemon.resizing import Resizer
+from llmos_shell.daemon.sizer import Sizer
 from llmos_shell.daemon.summary import reserve
 from llmos_shell.daemon.suspects import Suspects
 from llmos_shell.daemon.workshop import Workshop
@@ -47,6 +48,7 @@ class Conductor:
         self.tokenizer = Tokenizer(self)
         self.planner = Planner(self)
         self.resizer = Resizer(self)
+        self.sizer = Sizer(self)
         self._alarms: dict[int, TimerHandle] = {}  # at processes' deadlines
         self._handlers: dict[type, Callable[[Any], None]] = {
             abi.Step: Digest(self).step,

@@ -41,6 +41,7 @@ class Pager:
         self._expected: dict[int, tuple[int, bool]] = {}  # opened, not yet confirmed: tokens shared, from an image
         self._snapshots: dict[str, asyncio.Future[str]] = {}  # by path: what went wrong
         self.next_seq = first_seq
+        self.short_pages = self.short_slots = 0  # times that somebody who wants to run lacked these
         self.frozen = False  # nothing is opened: the pool is about to change
 
     # -- opening -------------------------------------------------------------------------------------------------------
@@ -255,14 +256,23 @@ class Pager:
         """Frees pages and slots, if that can be done without touching the reserved processes."""
         ledger = self.ledger
         if not self._feasible(pages, slots, reserved, keep):
+            self._note_short(slots)
             return False
         for seq in ledger.reclaim(pages, slots, keep):
             self._conductor.send(abi.Free(seq))
         for process in self._victims(reserved, keep):
             if ledger.free_pages >= pages and ledger.free_slots >= slots:
                 break
+            if process.wants_to_run:
+                self._note_short(slots)
             self.park(process)
         return ledger.free_pages >= pages and ledger.free_slots >= slots
+
+    def _note_short(self, slots: int) -> None:
+        if self.ledger.free_slots < slots:
+            self.short_slots += 1
+        else:
+            self.short_pages += 1
 
     def _feasible(self, pages: int, slots: int, reserved: Collection[int], keep: Collection[int]) -> bool:
         ledger = self.ledger

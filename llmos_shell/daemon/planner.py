@@ -85,6 +85,7 @@ class Planner:
     def note_step(self, decoded: int, prefilled: int, seconds: float) -> None:
         """A step decoded so many rows and computed so many prompt tokens."""
         self._pace.note(decoded, prefilled, seconds)
+        self._conductor.sizer.note_step(decoded, prefilled, seconds)
         if prefilled and self._sent is not None and self._prefill() != _prefill_of(self._sent):
             self.replan()
 

@@ -21,6 +21,7 @@ from llmos_shell.daemon import host, kernels, lifecycle
 from llmos_shell.daemon.budget import UNUSED_WEIGHT, Held, budget_bytes, decide
 from llmos_shell.daemon.conductor import Conductor
 from llmos_shell.daemon.loads import Loading, Loads
+from llmos_shell.daemon.memory.sizing import Pool
 from llmos_shell.daemon.policies import NICE_0_WEIGHT, weight_of
 from llmos_shell.daemon.process import Phase, Process
 from llmos_shell.daemon.supervisor import load_message
@@ -146,9 +147,15 @@ class Residency:
         await self._unload(conductor)
 
     async def resize(
-        self, model: str, pool_tokens: int | None, slots: int | None, layout: Literal["shared", "split"] | None
+        self,
+        model: str,
+        pool_tokens: int | None,
+        slots: int | None,
+        layout: Literal["shared", "split"] | None,
+        *,
+        evict: bool = True,
     ) -> Conductor:
-        """Gives a loaded model another KV pool; what is None stays.
+        """Gives a loaded model another KV pool; what is None stays. With `evict`, idle models make way for it.
 
         Raises ENOENT for one that is not loaded, ENOMEM or EBUSY when the budget has no room for a larger pool, and
         what `Resizer.resize` does.
@@ -163,7 +170,7 @@ class Residency:
         pool = pool_tokens or (max(before, slots * info.context) if layout == "split" else before)
         more = int((pool - before) * info.kv_bytes_per_token * OVERHEAD)
         if more > 0:
-            await self._grow(key, entry, more)
+            await self._grow(key, entry, more, evict)
         try:
             await conductor.resizer.resize(Resize(pool, slots, layout))
         except BaseException:
@@ -178,15 +185,19 @@ class Residency:
         if key in self._claims:
             self._claims[key] += more
 
-    async def _grow(self, key: str, entry: ModelEntry, more: int) -> None:
-        """Claims so many bytes more for a loaded model: unloads idle ones, waits for nobody."""
+    def free_bytes(self) -> int:
+        """Of the budget, what no model has."""
+        return max(0, self._room() - sum(one.bytes for one in self._held()))
+
+    async def _grow(self, key: str, entry: ModelEntry, more: int, evict: bool) -> None:
+        """Claims so many bytes more for a loaded model: unloads idle ones if it may, waits for nobody."""
         try:
             held = [msgspec.structs.replace(one, busy=one.busy or one.key == key) for one in self._held()]
             verdict = decide(more, self._room(), held)
         except LlmosError as error:
             raise LlmosError(error.code, f"the pool of {entry.name} cannot grow: {error.message}") from None
-        if verdict.wait:
-            names = ", ".join(one for one in verdict.blockers if one != key)
+        if verdict.wait or (verdict.evict and not evict):
+            names = ", ".join(one for one in (*verdict.evict, *verdict.blockers) if one != key)
             text = f"the pool of {entry.name} needs {more / 2**20:,.0f} MiB more, which {names or 'others'} have in use"
             raise LlmosError(Code.EBUSY, text, hint="unload other models first")
         self._claim(key, more)
@@ -342,13 +353,38 @@ class Residency:
                         asked.add(blocker)
                         text = f"{blocker} begins no further turns until {entry.name} has had its memory"
                         self._core.events.info("residency", text)
-                if verdict.wait:
+                if verdict.wait and not await self._squeezed(verdict.blockers, needed):
                     await asyncio.sleep(LOOK_SECONDS)
         finally:
             loading.waits_for = ()
             for blocker in asked:
                 del self._draining[blocker]
             mine.set()
+
+    async def _squeezed(self, blockers: tuple[str, ...], needed: int) -> bool:
+        """Whether `needed` bytes came free because busy models got smaller pools, which are enough for who runs."""
+        missing = needed - self.free_bytes()
+        found: list[tuple[str, Pool, int]] = []
+        for key in blockers:
+            conductor = self._conductors.get(key)
+            small = conductor.sizer.spare() if conductor is not None else None
+            info = conductor.workshop.info if conductor is not None else None
+            if small is not None and info is not None:
+                page_bytes = info.page_tokens * info.kv_bytes_per_token
+                found.append((key, small, int((info.pages - small.pages) * page_bytes * OVERHEAD)))
+        if sum(size for _, _, size in found) < missing:
+            return False
+        for key, small, size in sorted(found, key=lambda one: -one[2]):
+            conductor = self._conductors.get(key)
+            info = conductor.workshop.info if conductor is not None else None
+            if missing <= 0 or info is None:
+                break
+            try:
+                await self.resize(key, small.pages * info.page_tokens, small.slots, small.layout)
+            except LlmosError:
+                return False
+            missing -= size
+        return missing <= 0
 
     def _room(self) -> int:
         """Bytes that models may have now: the budget, or less where others have taken the memory."""

@@ -28,7 +28,7 @@ of `Load` of the same name):
     load_seconds    loading takes so long
     memory_bytes    what the model pretends to need, for the daemon's budget
     can_shift       false: KV cannot be moved
-    can_resize      false: the pool stays as it is
+    can_resize      true: the pool can be changed
     most_pages      a pool of more pages than this is refused by `resize` (ENOMEM)
     mixes           false: steps are of prompts or of decoding rows
     gpu             true: it says that it computes on a GPU
@@ -365,7 +365,8 @@ def _info(spec: Load) -> ModelInfo:
         has_chat_template=True,
         most_guesses=int(options.get("most_guesses", 0)),
         can_shift=bool(options.get("can_shift", True)),
-        can_resize=bool(options.get("can_resize", True)),
+        can_resize=bool(options.get("can_resize", False)),
+        any_layout=True,
         can_interrupt=True,
         gpu=bool(options.get("gpu", False)),
         longest_piece_bytes=len(END_TEXT),

@@ -15,7 +15,7 @@ from llmos_shell.testing.daemon import write_models
 from llmos_shell.testing.retry import retry_until
 from llmos_shell.testing.scripted import computed
 
-POOL = {"pages": 32, "page_tokens": 16, "slots": 4, "context": 256}
+POOL = {"pages": 32, "page_tokens": 16, "slots": 4, "context": 256, "can_resize": True}
 pytestmark = pytest.mark.llmos(
     models={
         "quick": POOL,
@@ -137,9 +137,75 @@ def test_a_fresh_worker_has_the_pool_that_was_chosen(client, llmos_home):
     (llmos_home / "config" / "fields.model").write_text("scripted")
     with (llmos_home / "config" / "models.toml").open("a") as file:
         file.write('[models.fields]\npath = "fields.model"\nkernel = "scripted"\nslots = 4\npool_tokens = 512\n')
+        file.write("options = { can_resize = true }\n")
     run(client, model="fields", sampling=SAMPLING)
     resize(client, "fields", pool_tokens=2048, slots=3)
     os.kill(client.call(SYS_STATUS, Nothing()).workers[0].pid, signal.SIGKILL)
     run(client, "again <x>", model="fields", sampling=SAMPLING)
     status = next(one for one in client.call(MODEL_LIST, Nothing()) if one.entry.name == "fields")
     assert (status.pages, status.slots, status.context) == (128, 3, 512)
+
+
+# -- by itself ---------------------------------------------------------------------------------------------------------
+
+
+def said(client):
+    return [event.text for event in client.stream(SYS_DMESG, Dmesg())]
+
+
+def pool_of(client, model):
+    status = next(one for one in client.call(MODEL_LIST, Nothing()) if one.entry.name == model)
+    return status.pages, status.slots, status.layout
+
+
+@pytest.mark.llmos(models={"busy": {**POOL, "step_seconds": 0.002}}, env={"LLMOS_LOOK_SECONDS": "0.05"})
+def test_a_pool_that_is_too_small_for_who_runs_grows(client):
+    alone = [run(client, prompt, sampling=SAMPLING) for prompt in prompts(10)]
+    pids = [spawn(client, prompt, sampling=SAMPLING, private=True) for prompt in prompts(10)]
+    assert [text_of(client, pid) for pid in pids] == alone
+    pages, slots, layout = pool_of(client, "busy")
+    assert (pages > 32 or slots > 4) and layout == "shared"
+    assert any("had too few" in line and "it grows" in line for line in said(client))
+
+
+@pytest.mark.llmos(models={"busy": {**POOL, "step_seconds": 0.002}}, env={"LLMOS_LOOK_SECONDS": "0.05"})
+def test_a_pool_whose_size_is_given_stays(client, llmos_home):
+    (llmos_home / "config" / "given.model").write_text("scripted")
+    with (llmos_home / "config" / "models.toml").open("a") as file:
+        file.write('[models.given]\npath = "given.model"\nkernel = "scripted"\nslots = 4\npool_tokens = 512\n')
+        file.write("options = { can_resize = true, context = 256, step_seconds = 0.002 }\n")
+    pids = [spawn(client, prompt, model="given", sampling=SAMPLING, private=True) for prompt in prompts(10)]
+    assert all(len(text_of(client, pid)) == 120 for pid in pids)
+    assert pool_of(client, "given") == (32, 4, "shared")
+
+
+@pytest.mark.llmos(
+    models={"busy": {**POOL, "pages": 64, "step_seconds": 0.002}},
+    env={"LLMOS_LOOK_SECONDS": "0.02"},
+)
+def test_a_layout_that_gains_nothing_is_tried_and_left(client):
+    sampling = {**SAMPLING, "max_tokens": 220}
+    alone = [run(client, prompt, sampling=sampling) for prompt in prompts(3)]
+    for _ in range(3):
+        pids = [spawn(client, prompt, sampling=sampling, private=True) for prompt in prompts(3)]
+        assert [text_of(client, pid) for pid in pids] == alone
+        assert sum(info(client, pid).recomputed_tokens for pid in pids) == 0
+    lines = said(client)
+    assert any("whether split is quicker is tried out" in line for line in lines)
+    assert any("it becomes shared again" in line for line in lines)
+
+
+@pytest.mark.llmos(
+    models={
+        "busy": {**POOL, "pages": 4096, "step_seconds": 0.002, "memory_bytes": 1_100_000},
+        "other": {**POOL, "pages": 16, "memory_bytes": 500_000},
+    },
+    env={"LLMOS_MEMORY_BYTES": "1500000"},
+)
+def test_a_model_that_waits_for_memory_gets_what_a_busy_one_does_not_use(client):
+    endless = {**SAMPLING, "max_tokens": 240}
+    pid = spawn(client, model="busy", sampling=endless)
+    wait_for_tokens(client, pid, 5)
+    assert len(run(client, "hello <x>", model="other", sampling=SAMPLING)) == 120
+    assert info(client, pid).exit is None or len(text_of(client, pid)) == 240
+    assert pool_of(client, "busy")[0] < 4096 and len(text_of(client, pid)) == 240
