@@ -18,19 +18,23 @@ if TYPE_CHECKING:
     from llmos_shell.daemon.pager import Pager
 
 
+FIRST_SECONDS_PER_BYTE = 1e-9
+"""What making a pool takes before that was measured: its memory is new to the worker, and is cleared."""
+
+
 class Resizer:
     """Resizes of one model's pool."""
 
     def __init__(self, conductor: Conductor) -> None:
         self._conductor = conductor
+        self._seconds_per_byte = FIRST_SECONDS_PER_BYTE
         self._answer: asyncio.Future[abi.Resized] | None = None
         self.shape: abi.Resize | None = None
         """The pool that the model was given, and is given again by a fresh worker; None: that of its entry."""
 
-    @property
-    def under_way(self) -> bool:
-        """Whether the pool is just being changed."""
-        return self._answer is not None
+    def seconds_for(self, pool_bytes: int) -> float:
+        """How long everybody would have to wait for a pool of this size."""
+        return pool_bytes * self._seconds_per_byte
 
     async def resize(self, shape: abi.Resize) -> None:
         """Raises EBUSY while another one is under way, EIO when the worker died, and what the worker refuses it with.
@@ -65,6 +69,7 @@ class Resizer:
         self.shape = shape
         conductor.workshop.resized(answer.info)
         info, seconds = answer.info, time.monotonic() - begun
+        self._seconds_per_byte = seconds / (info.pages * info.page_tokens * max(1, info.kv_bytes_per_token))
         text = f"the pool of {conductor.entry.name} has {info.pages * info.page_tokens} tokens now"
         text += f" ({info.layout}, {info.slots} slots): {carried} processes were carried across in {seconds:.2f} s"
         core.events.info("memory", text)

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 LOOK_SECONDS = float(os.environ.get("LLMOS_LOOK_SECONDS", sizing.LOOK_SECONDS))
 
 
+TRIAL_SECONDS = 0.5
+"""Nobody should wait longer than this for a layout that is only tried out."""
+
+
 class Sizer:
     """The pool of one model, as it should be."""
 
@@ -116,8 +120,11 @@ class Sizer:
             context_pages=-(-info.context // info.page_tokens),
             spare_pages=self._conductor.core.residency.free_bytes() // 2 // page_bytes,
             sizes=entry.pool_tokens is None and entry.slots is None,
-            layouts=entry.layout == "auto" and info.any_layout,
+            layouts=entry.layout == "auto" and info.any_layout and self._quick(info.pages * page_bytes),
         )
+
+    def _quick(self, pool_bytes: int) -> bool:
+        return self._conductor.resizer.seconds_for(pool_bytes) <= TRIAL_SECONDS
 
     def _page_tokens(self) -> int:
         info = self._conductor.workshop.info
