@@ -42,6 +42,7 @@ def load_model(spec: Load, progress: Callable[[int, int], bool]) -> Any:
     options = options_of(spec)
     params = lib.llama_model_default_params()
     params.n_gpu_layers = spec.gpu_layers
+    split = _take_split(params, spec.gpu_split)
     if not options.mmap:
         params.load_mode = lib.LLAMA_LOAD_MODE_NONE
     params.use_extra_bufts = not options.deterministic if options.repack is None else options.repack
@@ -55,6 +56,7 @@ def load_model(spec: Load, progress: Callable[[int, int], bool]) -> Any:
     params.progress_callback = lib.llama_progress_callback(progressed)
     take_errors()
     model = lib.llama_model_load_from_file(spec.path.encode(), params)
+    del split
     if not model and not wanted:
         raise LlmosError(Code.EINTR, f"nobody wants {spec.path} any more")
     if not model:
@@ -63,6 +65,19 @@ def load_model(spec: Load, progress: Callable[[int, int], bool]) -> Any:
         lib.llama_model_free(model)
         raise LlmosError(Code.ENOEXEC, f"cannot run {spec.path}: only decoder models are supported")
     return model
+
+
+def _take_split(params: Any, layers: tuple[int, ...]) -> object:
+    """Deals the layers out to the GPUs; what is returned must live until the weights are loaded."""
+    used = [index for index, count in enumerate(layers) if count]
+    if not used:
+        return None
+    if len(used) == 1:
+        params.split_mode, params.main_gpu = lib.LLAMA_SPLIT_MODE_NONE, used[0]
+        return None
+    shares = (ctypes.c_float * max(int(lib.llama_max_devices()), len(layers)))(*layers)
+    params.split_mode, params.tensor_split = lib.LLAMA_SPLIT_MODE_LAYER, shares
+    return shares
 
 
 def new_context(model: Any, spec: Load, plan: KvPlan, threads: int, flash: int) -> tuple[Any, int]:

@@ -231,6 +231,10 @@ class LoadPlan(Struct, frozen=True):
     evict: tuple[str, ...]  # models that would make way
     wait_for: tuple[str, ...]  # busy models it would wait for
     loaded: bool = False
+    gpus: dict[str, int] = {}  # of the memory of GPUs, by name
+    gpu_layers: int = 0  # that would go there, the output counted as one
+    layers: int = 0  # of so many; 0: it does not ask for a GPU
+    gpu_note: str = ""  # why not all of them do
 
 
 class Awaited(Struct, frozen=True, omit_defaults=True):

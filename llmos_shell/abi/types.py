@@ -222,7 +222,8 @@ class ModelEntry(Struct, frozen=True, omit_defaults=True):
     slots: int | None = None  # sequences resident at once; None: the kernel chooses
     pool_tokens: int | None = None  # size of the KV pool; None: the kernel chooses
     threads: int | None = None
-    gpu_layers: int = 0
+    gpu_layers: int | Literal["auto"] = 0  # -1: all; "auto": as many as fit
+    gpus: tuple[int, ...] = ()  # numbers of those it may use; (): any
     draft: str = ""  # absolute path of the weights of a smaller model, which guesses tokens for this one
     keep_seconds: float | None = None  # how long it stays loaded that nobody uses it; None: LLMOS_KEEP_SECONDS
     role: str = ""  # "assistant": answers `?` and `ask` with command lines

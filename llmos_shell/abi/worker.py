@@ -30,7 +30,8 @@ class Load(Struct, frozen=True, tag="load"):
     slots: int | None = None
     pool_tokens: int | None = None
     threads: int | None = None
-    gpu_layers: int = 0
+    gpu_layers: int = 0  # the last ones, the output counted as one; -1: all
+    gpu_split: tuple[int, ...] = ()  # of these, how many go to each GPU; (): as the kernel likes
     options: dict[str, Any] = {}
     draft: str = ""  # weights of a smaller model of the same vocabulary, which guesses tokens; "": none
 

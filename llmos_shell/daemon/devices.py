@@ -17,6 +17,7 @@ import psutil
 from msgspec import Struct
 
 from llmos_shell.abi.devices import DeviceInfo, DeviceProcess, Devices
+from llmos_shell.daemon.memory.offload import Gpu
 from llmos_shell.daemon.rapl import POWERCAP, Rapl
 
 T = TypeVar("T")
@@ -41,6 +42,18 @@ class DeviceReader:
         with self._lock:
             gpus = self._gpus.read(ours)
             return Devices((self._cpu.read(), *gpus), "" if gpus else self._gpus.problem)
+
+    def gpus(self) -> list[Gpu]:
+        """The GPUs that models can be put on, by NVML's numbers. Of one in MIG mode CUDA sees the first instance."""
+        with self._lock:
+            found: list[Gpu] = []
+            seen: set[str] = set()
+            for one in self._gpus.read(()):
+                whole = one.name.split(".")[0]
+                if not one.partitioned and whole not in seen:
+                    seen.add(whole)
+                    found.append(Gpu(len(found), one.name, one.memory_free))
+            return found
 
     def energy(self, workers: Collection[int] = ()) -> Energy:
         """What devices have used so far; of GPUs only if there are `workers`, host PIDs, that compute on them."""

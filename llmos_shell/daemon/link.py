@@ -61,6 +61,7 @@ class WorkerLink(Receiver):
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
                 cwd="/",
+                env={"CUDA_DEVICE_ORDER": "PCI_BUS_ID", **os.environ},  # as NVML numbers GPUs
             )
         except OSError:
             ours.close()

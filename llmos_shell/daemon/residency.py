@@ -6,41 +6,33 @@ Owns the conductors. A process refers to its model by name; while the model is n
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
-import sys
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
-from msgspec import Struct
 
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.syscalls import ModelLoad
 from llmos_shell.abi.types import ModelEntry, ModelStatus
-from llmos_shell.abi.worker import Load, Resize
-from llmos_shell.daemon import host, kernels, lifecycle
-from llmos_shell.daemon.budget import UNUSED_WEIGHT, Held, budget_bytes, decide
+from llmos_shell.abi.worker import Resize
+from llmos_shell.daemon import host, lifecycle
+from llmos_shell.daemon.budget import UNUSED_WEIGHT, Held, Verdict, budget_bytes, decide
 from llmos_shell.daemon.conductor import Conductor
 from llmos_shell.daemon.loads import Loading, Loads
+from llmos_shell.daemon.memory.offload import Gpu, visible
 from llmos_shell.daemon.memory.sizing import Pool
+from llmos_shell.daemon.needs import OVERHEAD, Need, need_of
 from llmos_shell.daemon.policies import NICE_0_WEIGHT, weight_of
 from llmos_shell.daemon.process import Phase, Process
 from llmos_shell.daemon.supervisor import load_message
-from llmos_shell.engine.drafts import draft_load
-from llmos_shell.models.gguf import GgufInfo, read_gguf
-from llmos_shell.models.registry import weights_size
 
 if TYPE_CHECKING:
     from llmos_shell.daemon.core import Core
 
 KEEP_SECONDS = float(os.environ.get("LLMOS_KEEP_SECONDS", "900"))
 """How long a model stays loaded that nobody runs."""
-
-OVERHEAD = 1.05
-"""Compute buffers and the like, as a factor on weights and KV."""
-
-WORKER_BYTES = 54 << 20
-"""A worker with its libraries, before it has a model; measured with llama-cpp-python 0.3.36."""
-
 
 LOOK_SECONDS = 0.05
 """How often a model that waits for memory looks whether it can have it."""
@@ -60,6 +52,7 @@ class Residency:
         self._loads = Loads(core)
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._claims: dict[str, int] = {}  # bytes, of models loaded or being loaded
+        self._gpu_claims: dict[str, dict[str, int]] = {}  # the same of GPUs, by name
         self._draining: dict[str, tuple[str, asyncio.Event]] = {}  # begin no turns: who waits for them, and its end
         self._reviving: set[int] = set()
         self.budget = budget_bytes(host.memory().total)
@@ -225,14 +218,14 @@ class Residency:
             self._watch(self._conductors[key])
         return key
 
-    async def plan(self, model: str) -> tuple[int, tuple[str, ...], tuple[str, ...]]:
-        """Bytes a model needs, which models would make way for it, and which busy ones it would wait for."""
+    async def plan(self, model: str) -> tuple[Need, tuple[str, ...], tuple[str, ...]]:
+        """What a model needs, which models would make way for it, and which busy ones it would wait for."""
         entry, key = self._resolve(model)
-        needed = await self._needed(entry)
+        need = await need_of(self._core, entry, self._room(), self._gpus)
         if key in self._claims:
-            return needed, (), ()
-        verdict = decide(needed, self._room(), [held for held in self._held() if held.key != key])
-        return needed, verdict.evict, verdict.blockers
+            return need, (), ()
+        verdict = await self._verdict(key, need)
+        return need, verdict.evict, verdict.blockers
 
     def replan(self, process: Process) -> None:
         """Something changed about where a process's KV is."""
@@ -257,7 +250,7 @@ class Residency:
         """A model could not be loaded again after its worker crashed."""
         key = self._key(conductor)
         self._conductors.pop(key, None)
-        self._claims.pop(key, None)
+        self._disclaim(key)
         self._core.scheduling.dropped(conductor)
         self._core.note_activity()
 
@@ -293,43 +286,63 @@ class Residency:
         if former is not None:
             self._core.events.info("residency", f"the entry of {entry.name} has changed")
             await self._unload(former)
-        needed = await self._needed(entry)
-        await self._make_room(key, loading, needed)
+        need = await need_of(self._core, entry, self._room(), self._gpus)
+        await self._make_room(key, loading, need)
         try:
-            self._core.events.info("residency", f"loading {entry.name}, about {needed / 2**20:,.0f} MiB")
-            conductor = Conductor(self._core, entry)
+            self._core.events.info("residency", f"loading {entry.name}, about {need}")
+            conductor = Conductor(self._core, entry, need.offload)
             await conductor.load(loading.progressed)
         except BaseException:
-            self._claims.pop(key, None)
+            self._disclaim(key)
             raise
+        if need.offload is not None and conductor.workshop.info is not None and not conductor.workshop.info.gpu:
+            self._gpu_claims.pop(key, None)
+            self._claims[key] = need.without_gpus
         self._loaded(key, conductor)
         return conductor
 
-    async def _needed(self, entry: ModelEntry) -> int:
-        """Bytes a model is estimated to take. Raises ENOENT, ENOEXEC, ENOMEM."""
-        if not entry.path.endswith(".gguf"):
-            size, problem = weights_size(entry.path)
-            if problem:
-                raise LlmosError(Code.ENOENT, problem)
-            return size + kernels.pool_bytes(entry.kernel, load_message(entry), 0, 0, self.budget)
-        draft = await self._weights(entry.draft, f"the draft model of {entry.name}: ") if entry.draft else None
-        return estimate(entry, await self._weights(entry.path), self._room(), draft)
+    def _disclaim(self, key: str) -> None:
+        self._claims.pop(key, None)
+        self._gpu_claims.pop(key, None)
 
-    async def _weights(self, path: str, whose: str = "") -> Weights:
-        """Raises ENOENT, ENOEXEC."""
-        size, problem = weights_size(path)
-        if problem:
-            raise LlmosError(Code.ENOENT, whose + problem)
-        return Weights(size, await self._core.read(lambda: read_gguf(path)))  # a large vocabulary takes its time
+    async def _gpus(self, entry: ModelEntry) -> list[Gpu]:
+        """GPUs that a model may use, with what is free there, or would be without idle models."""
+        found = await self._core.read(self._core.devices.gpus)
+        gpus = visible(found, os.environ.get("CUDA_VISIBLE_DEVICES"))
+        chosen = [gpu for gpu in gpus if not entry.gpus or gpu.index in entry.gpus]
+        idle = [one.key for one in self._held() if not one.busy and not one.pinned]
+        return [
+            Gpu(gpu.index, gpu.name, None if gpu.free is None else gpu.free + self._claimed(gpu.name, idle))
+            for gpu in chosen
+        ]
 
-    async def _make_room(self, key: str, loading: Loading, needed: int) -> None:
+    def _claimed(self, gpu: str, keys: Collection[str]) -> int:
+        return sum(self._gpu_claims.get(key, {}).get(gpu, 0) for key in keys)
+
+    async def _verdict(self, key: str, need: Need) -> Verdict:
+        """Who makes way on all devices. Raises ENOMEM if that is vain."""
+        free = {gpu.name: gpu.free for gpu in await self._core.read(self._core.devices.gpus)} if need.gpus else {}
+        held = [one for one in self._held() if one.key != key]
+        verdicts = [decide(need.host, self._room(), held)]
+        for name, size in need.gpus.items():
+            if (left := free.get(name)) is not None:
+                there = [msgspec.structs.replace(one, bytes=self._claimed(name, [one.key])) for one in held]
+                there = [one for one in there if one.bytes]
+                with contextlib.suppress(LlmosError):  # it may be wrong, and the kernel says so if it is not
+                    verdicts.append(decide(size, left + sum(one.bytes for one in there), there))
+        blockers = tuple(dict.fromkeys(name for one in verdicts for name in one.blockers))
+        if any(one.wait for one in verdicts):
+            return Verdict(wait=True, blockers=blockers)
+        return Verdict(tuple(dict.fromkeys(name for one in verdicts for name in one.evict)))
+
+    async def _make_room(self, key: str, loading: Loading, need: Need) -> None:
         """Claims memory, once it is there: unloads idle models, waits for busy ones. Raises ENOMEM if that is vain."""
         entry, begun, mine = loading.entry, self._core.now(), asyncio.Event()
         asked: set[str] = set()
         try:
             while True:
                 try:
-                    verdict = decide(needed, self._room(), [held for held in self._held() if held.key != key])
+                    verdict = await self._verdict(key, need)
                 except LlmosError as error:
                     raise LlmosError(
                         error.code, f"{entry.name} cannot be loaded: {error.message}", hint=error.hint
@@ -340,7 +353,8 @@ class Residency:
                         self._core.events.info("residency", f"{conductor.entry.name} makes room for {entry.name}")
                         await self._unload(conductor)
                 if not verdict.wait and not verdict.evict:
-                    self._claims[key] = needed
+                    self._claims[key] = need.host
+                    self._gpu_claims[key] = need.gpus
                     return
                 if verdict.blockers and not loading.waits_for:
                     names = ", ".join(verdict.blockers)
@@ -353,7 +367,7 @@ class Residency:
                         asked.add(blocker)
                         text = f"{blocker} begins no further turns until {entry.name} has had its memory"
                         self._core.events.info("residency", text)
-                if verdict.wait and not await self._squeezed(verdict.blockers, needed):
+                if verdict.wait and not await self._squeezed(verdict.blockers, need.host):
                     await asyncio.sleep(LOOK_SECONDS)
         finally:
             loading.waits_for = ()
@@ -473,34 +487,10 @@ class Residency:
                 pager.park(process)
         self._core.scheduling.dropped(conductor)
         await conductor.close()
-        self._claims.pop(key, None)
+        self._disclaim(key)
         conductor.tokenizer.fail(LlmosError(Code.EAGAIN, f"{entry.name} was unloaded", hint="try again"))
         self._core.events.info("residency", f"unloaded {entry.name}")
         self._core.note_activity()
-
-
-class Weights(Struct, frozen=True):
-    """A file of weights: its size in bytes, and what it says of itself."""
-
-    size: int
-    info: GgufInfo
-
-
-def estimate(entry: ModelEntry, weights: Weights, available: int, draft: Weights | None = None) -> int:
-    """Bytes for a model and the KV pool that the kernel plans in what its weights leave of `available`.
-
-    And for its draft model, whose KV takes as many tokens at most.
-    """
-    left = max(0, available - weights.size)
-    spec, info = load_message(entry), weights.info
-    per_token = info.kv_bytes_per_token(entry.kv_type)
-    pool = kernels.pool_bytes(entry.kernel, spec, info.context, per_token, left) if left else 0
-    size = weights.size + pool
-    if draft is not None:
-        small = draft_load(spec, entry.context or info.context, pool // max(1, per_token))
-        per_token = draft.info.kv_bytes_per_token(small.kv_type)
-        size += draft.size + kernels.pool_bytes(entry.kernel, small, draft.info.context, per_token, sys.maxsize)
-    return WORKER_BYTES + int(size * OVERHEAD)
 
 
 def keep_for_later(core: Core, process: Process) -> None:
@@ -515,6 +505,6 @@ def _occupied(conductor: Conductor) -> bool:
     return conductor.tokenizer.pending or any(one.phase is Phase.READY and not one.stopped for one in members)
 
 
-def _loads(entry: ModelEntry) -> tuple[str, Load]:
+def _loads(entry: ModelEntry) -> tuple[object, ...]:
     """What of an entry a loaded worker was made from."""
-    return entry.kernel, load_message(entry)
+    return entry.kernel, load_message(entry), entry.gpu_layers, entry.gpus

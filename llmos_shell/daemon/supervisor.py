@@ -15,6 +15,7 @@ from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.types import ModelEntry
 from llmos_shell.daemon import kernels
 from llmos_shell.daemon.link import WorkerLink
+from llmos_shell.daemon.memory.offload import Offload
 
 STALL_SECONDS = float(os.environ.get("LLMOS_WORKER_STALL_SECONDS", "60"))
 """A worker that should compute, but neither says anything nor uses CPU time nor reads for so long, is hung."""
@@ -28,14 +29,15 @@ async def start_worker(
     on_message: Callable[[abi.ToDaemon], None],
     on_lost: Callable[[str], None],
     on_progress: Callable[[int, int], None] | None = None,
+    offload: Offload | None = None,
 ) -> tuple[WorkerLink, abi.Ready]:
-    """A worker with its model loaded; `on_message` and `on_lost` hear of what comes after.
+    """A worker with its model loaded, on GPUs as `offload` says; `on_message` and `on_lost` hear of what comes after.
 
     Meanwhile `on_progress` is told how many bytes of the weights have been read, and of how many. Raises what the
     worker failed with (ENOEXEC, ENOMEM …), EIO when it died or hung, EPROTO for another version. Whenever it raises,
     the worker has gone, and its memory is free.
     """
-    handshake = _Handshake(entry, on_message, on_lost, on_progress)
+    handshake = _Handshake(load_message(entry, offload), entry, on_message, on_lost, on_progress)
     manifest = kernels.manifest_named(entry.kernel)
     link = WorkerLink(entry.name, handshake.message, handshake.lost)
     handshake.link = link
@@ -58,12 +60,13 @@ class _Handshake:
 
     def __init__(
         self,
+        load: abi.Load,
         entry: ModelEntry,
         on_message: Callable[[abi.ToDaemon], None],
         on_lost: Callable[[str], None],
         on_progress: Callable[[int, int], None] | None,
     ) -> None:
-        self._entry = entry
+        self._load, self._entry = load, entry
         self._on_message = on_message
         self._on_lost = on_lost
         self._on_progress = on_progress
@@ -112,14 +115,16 @@ class _Handshake:
             self.ready.set_exception(LlmosError(Code.EPROTO, text))
             return
         assert self.link is not None
-        self.link.send(load_message(self._entry))
+        self.link.send(self._load)
 
 
-def load_message(entry: ModelEntry) -> abi.Load:
+def load_message(entry: ModelEntry, offload: Offload | None = None) -> abi.Load:
     """What a worker is told of its model."""
+    layers = 0 if entry.gpu_layers == "auto" else entry.gpu_layers
+    layers, split = (layers, ()) if offload is None else (offload.layers, offload.split)
     return abi.Load(
         PROTOCOL, entry.path, entry.context, entry.kv_type, entry.layout, entry.slots, entry.pool_tokens,
-        entry.threads, entry.gpu_layers, entry.options, entry.draft,
+        entry.threads, layers, split, entry.options, entry.draft,
     )  # fmt: skip
 
 

@@ -59,7 +59,9 @@ class Workshop:
     async def start(self, on_progress: Callable[[int, int], None] | None = None) -> None:
         """Starts a worker and loads the model. Raises what it failed with."""
         begun = time.monotonic()
-        link, ready = await start_worker(self._shaped(), self._conductor.message, self._lost, on_progress)
+        link, ready = await start_worker(
+            self._shaped(), self._conductor.message, self._lost, on_progress, self._conductor.offload
+        )
         if self._closing:  # the model was unloaded while it was being loaded again after a crash
             link.kill()
             raise LlmosError(Code.EINTR, f"{self._entry.name} was unloaded")
@@ -94,7 +96,9 @@ class Workshop:
     @property
     def landed(self) -> str:
         """What its users must be told if it was to run on a GPU and does not."""
-        if self.info is None or not self._entry.gpu_layers or self.info.gpu:
+        offload = self._conductor.offload
+        layers = self._entry.gpu_layers if offload is None else offload.layers
+        if self.info is None or not layers or layers == "auto" or self.info.gpu:
             return ""
         return f"{self._entry.name} was to run on a GPU (gpu_layers = {self._entry.gpu_layers}) and runs on the CPU"
 

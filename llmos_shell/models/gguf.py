@@ -46,6 +46,8 @@ class GgufInfo(Struct, frozen=True):
     vocabulary: int
     chat_template: str
     tensors: int
+    block_bytes: tuple[int, ...] = ()  # of the weights of each layer
+    output_bytes: int = 0  # of those after the last layer; of the embeddings where they serve as output too
 
     def kv_bytes_per_token(self, kv_type: str = "f16") -> int:
         """Bytes of KV per token, over all layers. Raises EINVAL for an unknown type.
@@ -235,7 +237,14 @@ def _info(fields: _Fields, tensors: list[_Tensor], size: int) -> GgufInfo:
         vocabulary=fields.length("tokenizer.ggml.tokens") or fields.natural(".vocab_size"),
         chat_template=fields.text("tokenizer.chat_template"),
         tensors=len(tensors),
+        block_bytes=tuple(_bytes_of(tensors, f"blk.{layer}.") for layer in range(layers)),
+        output_bytes=_bytes_of(tensors, "output_norm.")
+        + (_bytes_of(tensors, "output.") or _bytes_of(tensors, "token_embd.")),
     )
+
+
+def _bytes_of(tensors: list[_Tensor], prefix: str) -> int:
+    return sum(tensor.bytes for tensor in tensors if tensor.name.startswith(prefix))
 
 
 def _file_type(fields: _Fields, tensors: list[_Tensor]) -> str:

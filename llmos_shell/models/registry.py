@@ -223,7 +223,8 @@ def _entry(file: str, name: str, settings: Any) -> ModelEntry:
             near = get_close_matches(key, _KEYS, 1)
             raise ValueError(f".{key}: unknown key" + (f", did you mean {near[0]}?" if near else ""))
     for key, value in settings.items():
-        _check(key, value)
+        if (key, value) != ("gpu_layers", "auto"):
+            _check(key, value)
     path = os.path.expanduser(settings.get("path", ""))
     if not path:
         raise ValueError(".path: missing")

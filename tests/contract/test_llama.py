@@ -69,14 +69,41 @@ def test_fingerprints_tell_apart_what_cannot_be_exchanged(tiny_model: str, tmp_p
     for spec in (
         _spec(tiny_model),
         _spec(tiny_model, kv_type="q8_0"),
-        _spec(tiny_model, layout="shared"),
-        _spec(tiny_model, slots=2),
+        _spec(tiny_model, options={"deterministic": True}),
+        _spec(tiny_model, options={"flash_attention": 0}),
+        _spec(tiny_model, options={"flash_attention": 1}),
         _spec(str(other)),
     ):
         engine = load(spec)
         fingerprints.add(engine.info.fingerprint)
         engine.close()
-    assert len(fingerprints) == 5
+    assert len(fingerprints) == 6 - (_attention(tiny_model) in (0, 1))
+
+
+def _attention(model: str) -> int:
+    """The kind that is chosen by itself."""
+    engine = load(_spec(model))
+    engine.close()
+    return engine._flash
+
+
+def test_images_are_good_in_any_layout_with_any_number_of_slots(tiny_model: str) -> None:
+    blobs, logits = [], []
+    for layout, slots in (("split", 4), ("split", 2), ("shared", 4)):
+        engine = load(_spec(tiny_model, layout=layout, slots=slots, options={"flash_attention": 1}))
+        engine.step([Chunk(1, 0, range(5, 45), 0)])
+        blobs.append((engine.info.fingerprint, bytes(engine.export(1))))
+        engine.free(1)
+        for fingerprint, blob in blobs:
+            assert fingerprint == engine.info.fingerprint
+            engine.restore(0, blob, 40)
+            logits.append(engine.step([Chunk(0, 40, [7], 1)])[0].copy())
+            engine.free(0)
+        for damaged in (b"", blobs[0][1][:9], blobs[0][1][:12] + b"\0" * 100):
+            with pytest.raises(LlmosError):
+                engine.restore(0, damaged, 40)
+        engine.close()
+    assert all(np.allclose(one, logits[0], atol=1e-2) for one in logits)
 
 
 def test_files_that_are_no_models(tmp_path: Path, tiny_model: str) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec import structs
+
 from llmos_shell.abi import syscalls as abi
 from llmos_shell.abi import worker
 from llmos_shell.abi.errors import Code, LlmosError
@@ -64,9 +66,13 @@ async def plan(context: Context, args: abi.ModelName) -> abi.LoadPlan:
     """What loading a model would take."""
     core = context.core
     entry = core.registry.resolve(args.model)
-    needed, evict, wait_for = await core.residency.plan(args.model)
+    need, evict, wait_for = await core.residency.plan(args.model)
     loaded = core.residency.find(core.residency.key_of(entry)) is not None
-    return abi.LoadPlan(entry.name, needed, core.residency.budget, evict, wait_for, loaded)
+    found = abi.LoadPlan(entry.name, need.host, core.residency.budget, evict, wait_for, loaded, need.gpus)
+    if need.offload is None:
+        return found
+    offload = need.offload
+    return structs.replace(found, gpu_layers=offload.layers, layers=offload.of, gpu_note=offload.note)
 
 
 async def progress(context: Context, args: abi.Awaited) -> abi.ModelLoad | None:

@@ -118,6 +118,10 @@ def _show_plan(context: Context, args: Args, model: str) -> None:
         context.out.write(to_json(plan))
         return
     line = f"{plan.model}: needs about {size(plan.needed)} of the {size(plan.budget)} for models"
+    if plan.layers:
+        where = ", ".join(f"{name}: {size(taken)}" for name, taken in plan.gpus.items())
+        line += f"; {plan.gpu_layers} of {plan.layers} layers go to GPUs" + (f" ({where})" if where else "")
+        line += f": {plan.gpu_note}" if plan.gpu_note else ""
     if plan.loaded:
         line += "; it is loaded"
     if plan.evict:

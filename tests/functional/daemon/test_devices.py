@@ -10,7 +10,7 @@ import pytest
 
 from llmos_shell.abi.devices import DEVICE_LIST
 from llmos_shell.abi.syscall import Nothing
-from llmos_shell.abi.syscalls import GROUP_LIST
+from llmos_shell.abi.syscalls import GROUP_LIST, MODEL_LOAD, MODEL_PLAN, SYS_DMESG, Dmesg, ModelName
 from llmos_shell.daemon.rapl import Rapl
 from llmos_shell.testing.clients import info, spawn, wait
 from llmos_shell.testing.daemon import DaemonProcess, write_models
@@ -108,3 +108,75 @@ def test_processes_and_groups_are_charged_what_their_gpu_used(llmos_home, tmp_pa
             assert info(client, pids[0]).joules == measured.joules  # from the journal
     finally:
         daemon.stop()
+
+
+VRAM = """
+from llmos_shell.testing.nvml import Gpu, NVMLError, ScriptedNvml
+_nvml = ScriptedNvml(Gpu(total=SIZE, used=0), Gpu(errors={"nvmlDeviceGetMemoryInfo": 15}))
+def __getattr__(name):
+    return getattr(_nvml, name)
+"""
+
+
+@pytest.fixture
+def model_on_gpus(llmos_home):
+    from llmos_shell.testing.random_gguf import Shape, write_random_model
+
+    config = llmos_home / "config"
+    config.mkdir(parents=True, exist_ok=True)
+    write_random_model(config / "r.gguf", Shape(embedding=256, layers=8, feed_forward=512, context=256))
+    lines = [f'[models.{name}]\npath = "r.gguf"\nslots = 4\n{line}\n' for name, line in MODELS.items()]
+    (config / "models.toml").write_text("".join(lines))
+    return llmos_home
+
+
+MODELS = {
+    "auto": 'gpu_layers = "auto"',
+    "all": "gpu_layers = -1",
+    "other": 'gpu_layers = "auto"\ngpus = [1]',
+    "cpu": "",
+    "odd": 'gpu_layers = "some"',
+}
+
+
+@pytest.mark.parametrize(
+    ("mib", "auto"), [(8000, "9 of 9 layers go to GPUs (gpu0: "), (680, "layers fit"), (600, "no GPU has memory free")]
+)
+def test_layers_are_planned_by_what_is_free(model_on_gpus, tmp_path, mib, auto):
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules" / "pynvml.py").write_text(VRAM.replace("SIZE", str(mib << 20)))
+    daemon = DaemonProcess(model_on_gpus, {"PYTHONPATH": str(tmp_path / "modules")})
+    daemon.start()
+    try:
+        with daemon.connect() as client:
+            plans = {name: client.call(MODEL_PLAN, ModelName(name)) for name in ("auto", "all", "other", "cpu")}
+            assert auto in command("load", "--dry-run", "auto").stdout
+            assert plans["all"].gpu_layers == 9 and plans["cpu"].layers == 0
+            assert (plans["other"].gpu_layers, plans["other"].gpus) == (0, {})
+            assert "cannot be told" in plans["other"].gpu_note
+            saved = plans["cpu"].needed - plans["auto"].needed
+            assert (saved > 0) == bool(plans["auto"].gpu_layers) and (mib != 680 or 0 < plans["auto"].gpu_layers < 9)
+            status = client.call(MODEL_LOAD, ModelName("auto"))  # on this machine it lands on the CPU
+            assert ("was to run on a GPU" in status.warning) == bool(plans["auto"].gpu_layers)
+            assert status.estimated_bytes == pytest.approx(plans["cpu"].needed, rel=0.01)
+            assert "was to run on a GPU" in client.call(MODEL_LOAD, ModelName("all")).warning
+        odd = command("load", "odd")
+        assert odd.returncode == 1 and "models.odd.gpu_layers: " in odd.stderr and odd.stderr.count("\n") == 1
+    finally:
+        daemon.stop()
+
+
+def test_auto_without_a_gpu_is_no_failure(model_on_gpus):
+    daemon = DaemonProcess(model_on_gpus)
+    daemon.start()
+    try:
+        with daemon.connect() as client:
+            status = client.call(MODEL_LOAD, ModelName("auto"))
+            assert status.warning == ""
+            assert any("auto: there is no GPU" in event.text for event in client.stream(SYS_DMESG, Dmesg()))
+    finally:
+        daemon.stop()
+
+
+def command(*words):
+    return subprocess.run([sys.executable, "-P", "-m", "llmos_shell", *words], capture_output=True, text=True)

@@ -8,7 +8,7 @@ import pytest
 
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.types import ModelEntry
-from llmos_shell.daemon import residency
+from llmos_shell.daemon import needs
 from llmos_shell.daemon.budget import Held, Verdict, decide
 from llmos_shell.daemon.supervisor import load_message
 from llmos_shell.engine.drafts import draft_load
@@ -75,8 +75,8 @@ def test_the_estimate_is_the_plan_of_the_kernel(fields):
     entry = ModelEntry("big", "/big.gguf", **fields)
     info = SimpleNamespace(context=8192, kv_bytes_per_token=lambda kind: 131072)
     cells = plan_kv(load_message(entry), 8192, 131072, 15 << 30).cells
-    expected = residency.WORKER_BYTES + int(((1 << 30) + cells * 131072) * residency.OVERHEAD)
-    assert residency.estimate(entry, residency.Weights(1 << 30, info), 16 << 30) == expected
+    expected = needs.WORKER_BYTES + int(((1 << 30) + cells * 131072) * needs.OVERHEAD)
+    assert needs.estimate(entry, needs.Weights(1 << 30, info), 16 << 30) == expected
 
 
 @pytest.mark.parametrize("fields", [{}, {"context": 8192, "slots": 2}, {"pool_tokens": 20000}])
@@ -84,11 +84,11 @@ def test_the_estimate_counts_a_draft_as_it_will_be_loaded(fields):
     from llmos_kernel_llamacpp.planning import plan_kv
 
     entry = ModelEntry("big", "/big.gguf", draft="/small.gguf", **fields)
-    big = residency.Weights(1 << 30, SimpleNamespace(context=8192, kv_bytes_per_token=lambda kind: 131072))
-    small = residency.Weights(1 << 20, SimpleNamespace(context=2048, kv_bytes_per_token=lambda kind: 1024))
-    alone = residency.estimate(entry, big, 16 << 30)
+    big = needs.Weights(1 << 30, SimpleNamespace(context=8192, kv_bytes_per_token=lambda kind: 131072))
+    small = needs.Weights(1 << 20, SimpleNamespace(context=2048, kv_bytes_per_token=lambda kind: 1024))
+    alone = needs.estimate(entry, big, 16 << 30)
     pool = plan_kv(load_message(entry), 8192, 131072, 15 << 30).cells
     draft = plan_kv(draft_load(load_message(entry), 8192, pool), 2048, 1024, 1 << 40)
     assert draft.cells <= pool + draft.slots * 256
-    together = residency.estimate(entry, big, 16 << 30, small)
-    assert together - alone == pytest.approx(((1 << 20) + draft.cells * 1024) * residency.OVERHEAD, abs=2)
+    together = needs.estimate(entry, big, 16 << 30, small)
+    assert together - alone == pytest.approx(((1 << 20) + draft.cells * 1024) * needs.OVERHEAD, abs=2)
