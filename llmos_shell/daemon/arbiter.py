@@ -40,8 +40,11 @@ class Contender(Struct):
 class Arbiter:
     """The turns of one device."""
 
-    def __init__(self, setting: str = "auto") -> None:
+    def __init__(self, setting: str = "auto", window: float = WINDOW) -> None:
+        """`window` is in seconds."""
         self.setting = setting
+        self._window = window
+        self.quantum = min(QUANTUM, window / 8)
         self.gang = False
         self.holder = ""
         self.rates: dict[bool, float | None] = {False: None, True: None}  # tokens per second, by whether in turns
@@ -121,7 +124,7 @@ class Arbiter:
             return
         among = urgent or sorted(competing)
         self.holder = min(among, key=lambda name: (self._models[name].used, self._models[name].arrived))
-        self._turn_ends = now + QUANTUM
+        self._turn_ends = now + self.quantum
 
     def _measure(self, competing: frozenset[str], now: float) -> None:
         """Begins, carries on or ends a comparison."""
@@ -130,7 +133,7 @@ class Arbiter:
             self._windows = []
         self._competing = self._competing | competing if competing <= self._competing else competing
         if self._windows:
-            if now - self._window_began >= WINDOW:
+            if now - self._window_began >= self._window:
                 self._end_window(now)
         elif now - self._decided >= KEEP_SECONDS:
             self._windows = [False, True] * ROUNDS
@@ -156,4 +159,4 @@ class Arbiter:
     def _next_look(self, now: float) -> float:
         if self.setting != "auto":
             return math.inf
-        return self._window_began + WINDOW if self._windows else self._decided + KEEP_SECONDS
+        return self._window_began + self._window if self._windows else self._decided + KEEP_SECONDS

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from msgspec import MsgspecError, Struct
 
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.syscalls import DeviceSharing, GroupInfo, GroupSettings
-from llmos_shell.daemon.arbiter import QUANTUM, Arbiter
+from llmos_shell.daemon.arbiter import WINDOW, Arbiter
 from llmos_shell.daemon.groups import Group, Groups, check_name, check_settings
 from llmos_shell.daemon.policies import configured
 from llmos_shell.daemon.process import Process
@@ -40,6 +41,10 @@ class _Saved(Struct):
     policy: str
     parameters: dict[str, float] = {}
     gang: str = "auto"
+
+
+WINDOW_SECONDS = float(os.environ.get("LLMOS_GANG_SECONDS", WINDOW))
+"""How long the models of a device compute side by side, or in turns, in one measurement."""
 
 
 class Scheduling:
@@ -263,7 +268,7 @@ class Scheduling:
         scheduler = conductor.scheduler
         arbiter = self._arbiters.get(conductor.device)
         if arbiter is None:
-            arbiter = self._arbiters[conductor.device] = Arbiter(self.gang)
+            arbiter = self._arbiters[conductor.device] = Arbiter(self.gang, WINDOW_SECONDS)
         if arbiter.wants(conductor.key, scheduler.demand, scheduler.pressing):
             self._decide(conductor.device)
 
@@ -299,7 +304,8 @@ class Scheduling:
             rows.append(
                 DeviceSharing(
                     device, tuple(self._named(key) for key in competing), arbiter.setting, mode,
-                    self._named(arbiter.holder), arbiter.measuring, QUANTUM, arbiter.rates[False], arbiter.rates[True],
+                    self._named(arbiter.holder), arbiter.measuring, arbiter.quantum,
+                    arbiter.rates[False], arbiter.rates[True],
                 )
             )  # fmt: skip
         return tuple(rows)

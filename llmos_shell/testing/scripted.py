@@ -20,6 +20,7 @@ of `Load` of the same name):
                     none); p < 1: it ends after a token with probability p (a function of the context)
     step_seconds    every step takes at least so long
     token_seconds   … and so much longer per token computed
+    crowd           a file: while another engine with this option makes a step, steps take five times as long
     crash_at_token  the process exits with status 70 as soon as a slot would hold so many tokens
     hang_at_token   the step never returns as soon as a slot would hold so many tokens
     marker          file that is created by the first crash or hang; while it exists there is no other
@@ -37,10 +38,12 @@ of `Load` of the same name):
 
 from __future__ import annotations
 
+import fcntl
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from typing import Any, Literal, NamedTuple, TextIO
 
@@ -59,7 +62,7 @@ KV_BYTES_PER_TOKEN = 16
 WEIGHTS_BYTES = 1 << 20
 OPTIONS = (
     "pages", "page_tokens", "slots", "context", "layout", "max_batch", "most_guesses", "reply", "end_after",
-    "step_seconds", "token_seconds", "crash_at_token", "hang_at_token", "marker", "fail_load", "hang_load",
+    "step_seconds", "token_seconds", "crowd", "crash_at_token", "hang_at_token", "marker", "fail_load", "hang_load",
     "load_seconds", "memory_bytes", "counter", "can_shift", "can_resize", "most_pages", "mixes", "gpu",
 )  # fmt: skip
 
@@ -173,8 +176,9 @@ class ScriptedEngine:
 
     def _spend(self, seconds: float) -> None:
         self._interrupted.clear()
-        if seconds and self._interrupted.wait(seconds):
-            raise LlmosError(Code.EINTR, "the step was interrupted")
+        with _crowd(self._options.get("crowd")) as factor:
+            if seconds and self._interrupted.wait(seconds * factor):
+                raise LlmosError(Code.EINTR, "the step was interrupted")
 
     def copy(self, source: int, target: int, tokens: int) -> None:
         """Shares cells in the shared layout, else takes new ones."""
@@ -327,6 +331,23 @@ def _read_weights(seconds: float, size: int, progress: Callable[[int, int], bool
 
 def _open_counter(path: str | None) -> TextIO | None:
     return open(path, "a", encoding="ascii") if path else None
+
+
+@contextmanager
+def _crowd(path: str | None) -> Iterator[int]:
+    """Marks a step as under way; how many times as long as alone it takes."""
+    if path is None:
+        yield 1
+        return
+    with open(path, "ab") as mine, open(path, "ab") as others:
+        try:
+            fcntl.flock(others, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(others, fcntl.LOCK_UN)
+            alone = True
+        except BlockingIOError:
+            alone = False
+        fcntl.flock(mine, fcntl.LOCK_SH)
+        yield 1 if alone else 5
 
 
 def _hang() -> None:

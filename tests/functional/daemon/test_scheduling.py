@@ -13,6 +13,7 @@ from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.syscalls import (
     GROUP_LIST,
     GROUP_SET,
+    MODEL_LOAD,
     PROC_ADOPT,
     PROC_DETACH,
     PROC_FORK,
@@ -30,6 +31,7 @@ from llmos_shell.abi.syscalls import (
     Follow,
     Fork,
     Gang,
+    ModelName,
     Nice,
     Nothing,
     Pid,
@@ -322,6 +324,24 @@ def test_models_take_turns_when_told_to(client):
     assert [wait(client, pid).reason for pid in pids] == [Reason.LIMIT] * 2
     assert client.call(SCHED_SHOW, Nothing()).devices[0].mode == "alone"
     assert all(worker.restarts == 0 for worker in client.call(SYS_STATUS, Nothing()).workers)
+
+
+@pytest.mark.parametrize("crowded", [True, False])
+@pytest.mark.llmos(env={"LLMOS_GANG_SECONDS": "0.4"})
+def test_models_take_turns_when_that_is_measured_to_be_quicker(llmos_home, tmp_path, request, crowded):
+    crowd = {"crowd": str(tmp_path / "crowd")} if crowded else {}
+    write_models(llmos_home, **{name: {**options, "pages": 4096, **crowd} for name, options in TWO.items()})
+    client = request.getfixturevalue("client")
+    for model in TWO:
+        client.call(MODEL_LOAD, ModelName(model))
+    pids = [spawn(client, "story", model=model) for model in TWO]
+    shown = retry_until(
+        lambda: next((d for d in client.call(SCHED_SHOW, Nothing()).devices if not d.measuring and d.gang_rate), None)
+    )
+    assert (shown.setting, shown.mode) == ("auto", "gang" if crowded else "free")
+    assert (shown.gang_rate > shown.free_rate) == crowded
+    for pid in pids:
+        kill(client, pid)
 
 
 @pytest.mark.llmos(models=TWO)
