@@ -16,7 +16,7 @@ from llmos_shell import paths
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.memory import MemoryCounts
 from llmos_shell.abi.types import Event, Kind
-from llmos_shell.daemon import host, park
+from llmos_shell.daemon import host, park, turns
 from llmos_shell.daemon.devices import DeviceReader
 from llmos_shell.daemon.energy import Metering
 from llmos_shell.daemon.events import EventLog
@@ -155,6 +155,10 @@ class Core:
         self._tasks.add(task)
         task.add_done_callback(self._task_done)
         return task
+
+    def begin_turn(self, process: Process) -> None:
+        """Has a NEW process read what it was told, and run; an error ends its turn."""
+        turns.begin(self, process).cancel()
 
     def run_for(self, process: Process, work: Coroutine[Any, Any, None]) -> None:
         """Runs something in the background that is in vain once the process has ended."""

@@ -9,7 +9,7 @@ from msgspec import MsgspecError
 
 from llmos_shell import paths
 from llmos_shell.abi.errors import Code, LlmosError
-from llmos_shell.daemon import lifecycle, park, turns
+from llmos_shell.daemon import lifecycle, park
 from llmos_shell.daemon.memory.tiers import Place
 from llmos_shell.daemon.process import Phase, Process
 from llmos_shell.daemon.record import decode_record, revived
@@ -58,7 +58,7 @@ def _restore(core: Core, saved: Saved) -> Process | None:
 def resume(core: Core, process: Process) -> None:
     """Has a process go on that was in the middle of a turn."""
     if process.phase is Phase.NEW:
-        turns.begin(core, process).cancel()
+        core.begin_turn(process)
     elif process.phase is Phase.READY:
         core.run_for(process, _run(core, process))
 

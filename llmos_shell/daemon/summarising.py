@@ -15,7 +15,7 @@ from msgspec import structs
 
 from llmos_shell.abi import worker as abi
 from llmos_shell.abi.types import Kind, Limits, Reason, Turn
-from llmos_shell.daemon import lifecycle, summary, turns
+from llmos_shell.daemon import lifecycle, summary
 from llmos_shell.daemon.copies import record_context, take_context
 from llmos_shell.daemon.process import Phase, Process
 from llmos_shell.daemon.prompts import common
@@ -129,7 +129,7 @@ def _begin(conductor: Conductor, source: Process) -> Process:
     child.turns.append(Turn(role, instruction))
     lifecycle.spawned(core, child)
     record_context(core, child)
-    turns.begin(core, child).cancel()  # an error ends it
+    core.begin_turn(child)
     return child
 
 

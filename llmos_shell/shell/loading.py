@@ -37,7 +37,9 @@ def describe_load(load: ModelLoad) -> str:
         return f"{load.model} waits for memory that {', '.join(load.waits_for)} has in use"
     if not load.total:
         return f"loading {load.model}"
-    share = min(1.0, load.read / load.total)
+    if load.read >= load.total:
+        return f"{load.model} is read ({size(load.total)}): its KV pool is being made"
+    share = load.read / load.total
     return f"loading {load.model} {bar(share, CELLS)} {size(load.read)} of {size(load.total)} ({share:.0%})"
 
 

@@ -132,7 +132,7 @@ async def fork(context: Context, args: abi.Fork) -> abi.Forked:
     for child in children:
         lifecycle.spawned(core, child)
         if child.phase is Phase.NEW:
-            turns.begin(core, child).cancel()
+            core.begin_turn(child)
         elif child.phase is Phase.READY:
             if (conductor := core.residency.at_hand(child.model)) is not None:
                 conductor.attach(child)

@@ -25,7 +25,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "run": ("run",),
     "ask": ("ask", "?"),
     "chat": ("chat",),
-    "models": ("models", "load", "unload", "pin", "unpin", "kernels", "tokenize"),
+    "models": ("models", "load", "unload", "pin", "unpin", "resize", "kernels", "tokenize"),
     "checkpoints": ("checkpoint", "restore", "hibernate", "resume"),
     "memory": ("free", "vmstat", "pmap", "swapon", "swapoff"),
     "devices": ("devices",),

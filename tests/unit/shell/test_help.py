@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,15 @@ def test_every_word_of_the_language_has_a_manual() -> None:
 
 
 # -- the commands ---
+
+
+def test_every_command_that_is_declared_can_be_used() -> None:
+    declared = {
+        command.name: module
+        for module in commands.MODULES
+        for command in import_module(f"{commands.__name__}.{module}").COMMANDS
+    }
+    assert declared == {name: module for module, listed in commands.MODULES.items() for name in listed}
 
 
 def test_help_shows_commands_topics_and_both(bench: Any) -> None:

@@ -13,6 +13,7 @@ from llmos_shell.shell.loading import bar, describe_load
     [
         (ModelLoad("m", 0, 0, 1.0), "loading m"),
         (ModelLoad("m", 1 << 30, 4 << 30, 1.0), "loading m ▕█████               ▏ 1.0G of 4.0G (25%)"),
+        (ModelLoad("m", 1 << 30, 1 << 30, 1.0), "m is read (1.0G): its KV pool is being made"),
         (ModelLoad("m", 0, 0, 1.0, ("a", "b")), "m waits for memory that a, b has in use"),
     ],
 )
