@@ -235,6 +235,8 @@ def _entry(file: str, name: str, settings: Any) -> ModelEntry:
 
 
 def _check(key: str, value: Any) -> None:
+    if key == "gpu_layers" and not isinstance(value, int):
+        raise ValueError('.gpu_layers: must be a number, or "auto"')
     try:
         msgspec.convert(value, _KEYS[key].type)
     except msgspec.ValidationError as error:
