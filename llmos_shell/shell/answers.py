@@ -11,7 +11,7 @@ from llmos_shell.abi.errors import LlmosError
 from llmos_shell.abi.syscalls import PROC_FORK, PROC_INFO, PROC_KILL, Fork, Forked, Kill, Output, Pid, Spawn
 from llmos_shell.abi.types import ProcessInfo, Reason, Signal, TokenLogprob
 from llmos_shell.shell.generation import ending_with_reader, follow_with_progress, spawn
-from llmos_shell.shell.streaming import Followed, Progress, follow_output
+from llmos_shell.shell.streaming import Followed, follow_output, show_progress
 from llmos_shell.shell.tables import total
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def best_of(context: Context, request: Spawn, count: int) -> list[Answer]:
                 context.client.call(PROC_KILL, Kill(pid, Signal.INT if presses < 3 else Signal.KILL))
 
     def follow(number: int, pid: int) -> Answer:
-        with Progress(context.err, f"answer {number} of {count}"):
+        with show_progress(context, f"answer {number} of {count}"):
             return _gather(
                 context,
                 pid,

@@ -38,11 +38,11 @@ from llmos_shell.shell.loading import load_watch
 from llmos_shell.shell.messages import Message, as_message, from_pipe
 from llmos_shell.shell.streaming import (
     RECONNECTS,
-    Progress,
     call_again,
     describe_exit,
     describe_prefill,
     follow_output,
+    show_progress,
 )
 from llmos_shell.shell.transcripts import GENERATED, render_transcript
 
@@ -92,7 +92,7 @@ class Conversation:
 
     def show(self) -> None:
         """Shows the present turn to its end, and says why it ended unless the model did so by itself."""
-        with Progress(self.context.err, "thinking", self._watch()) as progress, self._screen() as write:
+        with show_progress(self.context, "thinking", self._watch()) as progress, self._screen() as write:
 
             def take(item: Output) -> None:
                 if item.text:
@@ -238,7 +238,7 @@ class Conversation:
         losses = 0
         while True:
             try:
-                with Progress(self.context.err, "handing it over", self._watch()):
+                with show_progress(self.context, "handing it over", self._watch()):
                     taken: InputTaken = self.context.client.call(PROC_INPUT, message)
                 return taken
             except ConnectionLost:

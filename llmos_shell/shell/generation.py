@@ -16,7 +16,14 @@ from llmos_shell.shell.command import ERROR_STATUSES, Args, Context, Option
 from llmos_shell.shell.handover import HandedOver, start_writer
 from llmos_shell.shell.limits import shell_limits
 from llmos_shell.shell.loading import load_watch
-from llmos_shell.shell.streaming import Followed, Progress, call_again, describe_exit, describe_prefill, follow_output
+from llmos_shell.shell.streaming import (
+    Followed,
+    call_again,
+    describe_exit,
+    describe_prefill,
+    follow_output,
+    show_progress,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -42,7 +49,7 @@ def spawn(context: Context, request: Spawn) -> Spawned:
     if not context.background and not request.detached:
         request = msgspec.structs.replace(request, foreground=True)
     watch = load_watch(context, Awaited(request.model))
-    with Progress(context.err, f"loading {request.model or 'the default model'}", watch):
+    with show_progress(context, f"loading {request.model or 'the default model'}", watch):
         spawned: Spawned = context.client.call(PROC_SPAWN, request)
     context.track(spawned.pid)
     if spawned.warning:
@@ -159,7 +166,7 @@ def ending_with_reader(context: Context, pid: int) -> Iterator[None]:
 
 def follow_with_progress(context: Context, pid: int, take: Callable[[Output], None], **options: Any) -> Followed:
     """Follows to the end; on a terminal a changing line shows what goes on until the first text comes."""
-    with Progress(context.err, "waiting for the first token", load_watch(context, Awaited(pid=pid))) as progress:
+    with show_progress(context, "waiting for the first token", load_watch(context, Awaited(pid=pid))) as progress:
 
         def show(item: Output) -> None:
             if item.text or item.exit is not None or item.turn is not None:

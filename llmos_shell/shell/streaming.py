@@ -153,6 +153,11 @@ def _writer(context: Context) -> Callable[[Output], None]:
     return write
 
 
+def show_progress(context: Context, text: str, watch: Callable[[], str] | None = None) -> Progress:
+    """The progress of a command: none of one in the background, where somebody types on that line."""
+    return Progress(None if context.background else context.err, text, watch)
+
+
 class Progress:
     """One changing line on a terminal's stderr while there is nothing else to see; elsewhere it does nothing.
 
@@ -164,14 +169,14 @@ class Progress:
     PERIOD_SECONDS = 0.1
     FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 
-    def __init__(self, err: TextIO, text: str, watch: Callable[[], str] | None = None) -> None:
+    def __init__(self, err: TextIO | None, text: str, watch: Callable[[], str] | None = None) -> None:
         self._err = err
         self._text = text
         self._watch = watch
         self._begun = time.monotonic()
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
-        if err is sys.stderr and err.isatty():
+        if err is not None and err is sys.stderr and err.isatty():
             self._thread = threading.Thread(target=self._spin, name="progress", daemon=True)
             self._thread.start()
 
@@ -207,8 +212,7 @@ class Progress:
 
     def _write(self, text: str) -> None:
         try:
-            self._err.write(text)
-            self._err.flush()
+            print(text, end="", file=self._err, flush=True)
         except (OSError, ValueError):
             self._stopped.set()
 

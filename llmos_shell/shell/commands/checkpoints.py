@@ -19,7 +19,7 @@ from llmos_shell.abi.memory import (
 from llmos_shell.abi.syscall import Nothing
 from llmos_shell.abi.types import Kind, KvState, ProcessInfo, State
 from llmos_shell.shell.command import Args, Command, Context, Example, Operand, Option, UsageError
-from llmos_shell.shell.streaming import Progress
+from llmos_shell.shell.streaming import show_progress
 from llmos_shell.shell.tables import Column, render, size, style_of, to_json
 from llmos_shell.shell.targets import resolve
 
@@ -39,7 +39,7 @@ def _checkpoint(context: Context, args: Args) -> int:
     if len(pids) != 1:
         raise UsageError(f"{args.PID} is {len(pids)} processes: name one, or use --tree with their parent")
     path = _path(args.FILE)
-    with Progress(context.err, "writing the checkpoint"):
+    with show_progress(context, "writing the checkpoint"):
         done: Checkpointed = context.client.call(PROC_CHECKPOINT, Checkpoint(pids[0], path, args.tree))
     if args.json:
         context.out.write(to_json(done))
@@ -51,7 +51,7 @@ def _checkpoint(context: Context, args: Args) -> int:
 
 
 def _restore(context: Context, args: Args) -> int:
-    with Progress(context.err, "restoring"):
+    with show_progress(context, "restoring"):
         done: RestoredAll = context.client.call(
             PROC_RESTORE, Restore(_path(args.FILE), args.model or "", args.reread, args.detach)
         )
@@ -87,7 +87,7 @@ def _path(name: str) -> str:
 def _hibernate(context: Context, args: Args) -> int:
     from llmos_shell.ipc.launch import daemon_lives
 
-    with Progress(context.err, "putting everything on the disk"):
+    with show_progress(context, "putting everything on the disk"):
         done: Hibernated = context.client.call(SYS_HIBERNATE, Nothing())
         deadline = time.monotonic() + 30
         while daemon_lives():

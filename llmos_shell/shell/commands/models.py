@@ -28,7 +28,7 @@ from llmos_shell.abi.types import ModelStatus
 from llmos_shell.shell.command import ERROR_STATUSES, Args, Command, Context, Example, Operand, Option, UsageError
 from llmos_shell.shell.loading import load_watch
 from llmos_shell.shell.prompts import MODEL_OPTION, gather, resolve_model
-from llmos_shell.shell.streaming import Progress
+from llmos_shell.shell.streaming import show_progress
 from llmos_shell.shell.tables import Column, render, size, style_of, to_json
 
 _JSON = Option(("--json",), "as JSON, with all fields")
@@ -95,7 +95,7 @@ def _load(context: Context, args: Args) -> int:
         if args.pin:
             context.client.call(MODEL_PIN, Pin(resolve_model(model)))
         name = resolve_model(model)
-        with Progress(context.err, f"loading {model}", load_watch(context, Awaited(name))):
+        with show_progress(context, f"loading {model}", load_watch(context, Awaited(name))):
             status: ModelStatus = context.client.call(MODEL_LOAD, ModelName(name))
         if status.warning:
             print(f"llmos: load: warning: {status.warning}", file=context.err, flush=True)
@@ -153,7 +153,7 @@ def _resize(context: Context, args: Args) -> int:
     if args.pool is None and args.slots is None and args.layout is None:
         raise UsageError("say what is to change: --pool, --slots or --layout")
     model = resolve_model(args.MODEL)
-    with Progress(context.err, f"changing the pool of {args.MODEL}"):
+    with show_progress(context, f"changing the pool of {args.MODEL}"):
         status: ModelStatus = context.client.call(
             MODEL_RESIZE, ResizePool(model, args.pool, args.slots, args.layout or None)
         )

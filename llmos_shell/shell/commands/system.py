@@ -21,7 +21,7 @@ from llmos_shell.abi.syscalls import (
 from llmos_shell.abi.types import Event
 from llmos_shell.ipc.client import Client, ConnectionLost, connect
 from llmos_shell.shell.command import ERROR_STATUSES, Args, Command, Context, Example, Operand, Option, UsageError
-from llmos_shell.shell.streaming import Progress
+from llmos_shell.shell.streaming import show_progress
 from llmos_shell.shell.tables import Column, Style, clean, duration, render, size, style_of, to_json
 
 _STOP_SECONDS = 30.0
@@ -129,7 +129,7 @@ def _daemon(context: Context, args: Args) -> int:
 
 
 def _start(context: Context, args: Args) -> int:
-    with Progress(context.err, "starting the daemon"), connect("llmos daemon start") as client:
+    with show_progress(context, "starting the daemon"), connect("llmos daemon start") as client:
         print(f"the daemon runs with PID {client.daemon_pid}", file=context.out)
     return 0
 
@@ -139,14 +139,14 @@ def _stop_daemon(context: Context, args: Args) -> int:
         client = connect("llmos daemon stop", start=False)
     except LlmosError as error:
         if error.code is Code.EPROTO:  # of another version, so that it understands a signal only
-            with Progress(context.err, "stopping the daemon"):
+            with show_progress(context, "stopping the daemon"):
                 _terminate()
             return 0
         if error.code is not Code.ENOENT:
             raise
         print("the daemon is not running", file=context.out)
         return 0
-    with Progress(context.err, "stopping the daemon"):
+    with show_progress(context, "stopping the daemon"):
         _end(client)
     return 0
 

@@ -161,7 +161,11 @@ def test_layers_are_planned_by_what_is_free(model_on_gpus, tmp_path, mib, auto):
             assert status.estimated_bytes == pytest.approx(plans["cpu"].needed, rel=0.01)
             assert "was to run on a GPU" in client.call(MODEL_LOAD, ModelName("all")).warning
         odd = command("load", "odd")
-        assert odd.returncode == 1 and "models.odd.gpu_layers: must be a number" in odd.stderr and odd.stderr.count("\n") == 1
+        assert (
+            odd.returncode == 1
+            and "models.odd.gpu_layers: must be a number" in odd.stderr
+            and odd.stderr.count("\n") == 1
+        )
     finally:
         daemon.stop()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -99,14 +100,22 @@ def repl(daemon: Any, on_terminal: Callable[..., Terminal]) -> Callable[..., Ter
 class LineShell(pexpect.spawn):
     """A shell on a terminal that can do nothing; what a command prints is read up to the next prompt."""
 
+    PROGRESS = re.compile("\r?\x1b\\[K(?:[\u2800-\u28ff] [^\r\x1b]*)?")
+    """What a load shows that takes a moment, and its removal."""
+
     def expect_prompt(self) -> None:
         self.expect(r"llmos:\S+\$ ")
+
+    @property
+    def seen(self) -> str:
+        """What came before that which was expected, without the progress of loads."""
+        return self.PROGRESS.sub("", self.before)
 
     def run(self, line: str) -> str:
         """What a line prints until the next prompt."""
         self.sendline(line)
         self.expect_prompt()
-        lines = self.before.replace("\r", "").split("\n")
+        lines = self.seen.replace("\r", "").split("\n")
         return "\n".join(each for each in lines if each != line).strip("\n")
 
 

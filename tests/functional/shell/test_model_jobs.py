@@ -61,7 +61,7 @@ def test_interrupt(shell, client):
     wait_for(client, State.RUNNING)
     shell.sendintr()
     shell.expect_prompt()
-    assert "not here" not in shell.before.replace("echo not here", "")
+    assert "not here" not in shell.seen.replace("echo not here", "")
     assert shell.run("echo $?") == "130"
 
 
@@ -71,14 +71,14 @@ def test_stop_and_continue_in_the_foreground(shell, client):
     retry_until(lambda: client.call(PROC_INFO, Pid(pid)).generated_tokens > 5)
     shell.sendcontrol("z")
     shell.expect(r"\r\n\[1\]\+  Stopped +run --no-echo -m slow x")
-    before = shell.before.replace("run --no-echo -m slow x\r\n", "")
+    before = shell.seen.replace("run --no-echo -m slow x\r\n", "")
     shell.expect_prompt()
     assert wait_for(client, State.STOPPED).pid == pid
     assert "Stopped" in shell.run("jobs")
     shell.sendline("fg")
     shell.expect("run --no-echo -m slow x\r\n")
     shell.expect_prompt()
-    assert before + shell.before.split("\r\n")[0] == text_of(client, pid)
+    assert before + shell.seen.split("\r\n")[0] == text_of(client, pid)
     assert shell.run("jobs; echo $?") == "0"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from llmos_shell.abi.errors import LlmosError
 from llmos_shell.abi.syscalls import Follow, Output
 from llmos_shell.abi.types import ExitInfo, Reason, Signal
-from llmos_shell.shell.streaming import RECONNECTS, follow_output
+from llmos_shell.shell.streaming import RECONNECTS, Progress, follow_output, show_progress
 
 TEXT = "Once upon a time, there was a shell."
 
@@ -78,3 +79,24 @@ def test_a_turn_ends_without_an_exit(fake_daemon: Any, bench: Any) -> None:
     followed = follow_output(bench.context(), 7, offset=4, until="idle")
     assert (followed.offset, followed.turn, followed.exit) == (6, Reason.EOS, None)
     assert fake_daemon.asked("proc.follow") == [Follow(7, 4, "idle", foreground=True)]
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_progress_is_shown_to_who_waits_and_not_where_somebody_types(
+    bench: Any, monkeypatch: pytest.MonkeyPatch, background: bool
+) -> None:
+    ours, theirs = os.openpty()
+    with os.fdopen(theirs, "w") as terminal, os.fdopen(ours, "rb", buffering=0) as screen:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        monkeypatch.setattr(Progress, "DELAY_SECONDS", 0.0)
+        context = bench.context()
+        context.err, context.background = terminal, background
+        with show_progress(context, "loading it"):
+            if not background:
+                assert "loading it" in screen.read(200).decode()
+        terminal.write("done")
+        terminal.flush()
+        shown = ""
+        while not shown.endswith("done"):
+            shown += screen.read(400).decode()
+    assert shown == "done" if background else shown.endswith("\r\x1b[Kdone")
