@@ -216,7 +216,7 @@ def _reread(core: Core, process: Process) -> None:
         process.phase, process.chat = Phase.IDLE, True
     process.held = ""
     process.tokens.clear()
-    process.known = process.turn_start = process.computed = process.known_computed = 0
+    process.known = process.turn_start = process.computed = process.known_computed = process.sinks = 0
     process.kv = core.swap.state(process)
 
 
@@ -225,6 +225,8 @@ def _place(process: Process, former_parent: int, made: dict[int, Process], sessi
     process.session = session.pid if session is not None else 0
     process.tty = session.tty if session is not None else ""
     parent = made.get(former_parent)
+    if process.summarises:  # what the number was of is another process now, perhaps a stranger
+        process.summarises = parent.pid if parent is not None else 0
     process.ppid = parent.pid if parent is not None else process.session or INIT
 
 

@@ -12,6 +12,7 @@ from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.types import Kind, KvState, Limits, Reason, Turn
 from llmos_shell.daemon.output import Output
 from llmos_shell.daemon.process import Phase, Process
+from llmos_shell.daemon.summary import only_of_an_answer
 from llmos_shell.daemon.table import INIT
 
 if TYPE_CHECKING:
@@ -103,9 +104,15 @@ def _begin_again(child: Process, source: Process) -> None:
             child.turns.pop()
     if not child.turns or child.turns[-1].role not in ("user", "prompt"):
         raise LlmosError(Code.EINVAL, f"process {source.pid} was asked nothing that it could answer again")
-    fits = source.known and source.phase is not Phase.NEW and source.turn_start <= len(source.tokens)
+    begun = source.sinks <= source.turn_start <= len(source.tokens)  # not if some of the answer is forgotten
+    alone = bool(child.summary) and only_of_an_answer(child.turns, child.summarised)
+    fits = begun and not alone and source.known and source.phase is not Phase.NEW
     start = source.turn_start if fits else 0
     child.chat, child.limits, child.held = source.chat, source.limits, ""
+    if alone:
+        child.summary, child.summarised, child.condensed = "", 0, 0
+    if not start:
+        child.sinks = child.forgotten = 0
     child.tokens = source.tokens[:start]
     child.prompt_tokens = start
     child.kv = KvState.DROPPED if start else KvState.NONE

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from llmos_shell.abi.types import EXIT_CODES, ExitInfo, Kind, KvState, Limits, Reason, Turn
 from llmos_shell.abi.wire import Hello
+from llmos_shell.daemon import summary
 from llmos_shell.daemon.process import Phase, Process, printable
 from llmos_shell.daemon.table import INIT
 
@@ -78,6 +79,26 @@ def adopt(core: Core, process: Process, session: Process) -> None:
     process.notify()
 
 
+def go_along(core: Core, child: Process, process: Process) -> None:
+    """Makes a summary belong to the session, and have the nice value, of the process it is for."""
+    if (child.session, child.tty) != (process.session, process.tty):
+        child.session, child.tty = process.session, process.tty
+        core.residency.regrouped(child)
+        core.save(child)
+    if child.nice != process.nice:
+        renice(core, child, process.nice)
+
+
+def renice(core: Core, process: Process, nice: int) -> None:
+    """Gives it another nice value."""
+    process.nice = nice
+    core.save(process)
+    conductor = core.residency.find(process.model)
+    if conductor is not None and process.pid in conductor.members:
+        conductor.renice(process)
+    process.notify()
+
+
 def watched(core: Core, process: Process, viewers: int) -> None:
     """So many more clients (or fewer) follow it in the foreground; whoever has been followed is no longer summoned."""
     before = process.foreground
@@ -103,6 +124,7 @@ def ready(core: Core, process: Process) -> None:
     process.phase = Phase.READY
     process.turn_offset = process.output.length
     process.turn_start = len(process.tokens)
+    process.sinks = min(process.sinks, process.turn_start)
     process.prefill = None
     core.save(process)
     process.notify()
@@ -127,9 +149,12 @@ def refuse_input(core: Core, process: Process) -> None:
 
 def rewrite(core: Core, process: Process, turns: list[Turn]) -> None:
     """A sleeping chat has other turns in mind; its tokens are compared with them when it gets its next message."""
+    if process.summary and (first := summary.moved(process.turns, turns, process.summarised)) is not None:
+        process.summarised = first
+    elif process.summary:
+        process.summary, process.summarised, process.sinks, process.condensed = "", 0, 0, 0
     process.turns = turns
     process.known = 0
-    process.summary, process.summarised = "", 0
     core.save(process)
     process.notify()
 

@@ -53,7 +53,9 @@ async def make_room(
     if process.overflow is Overflow.SUMMARISE:
         if length <= context - reserve(context) - context // ANSWER_SHARE:
             return keep, tokens
-        if await _summarised(conductor, process, summarising.before_an_answer):
+        done = await _summarised(conductor, process, summarising.before_an_answer)
+        conductor = await conductor.core.residency.of_turn(process.model)  # it may have made way meanwhile
+        if done:
             return await conductor.tokenizer.for_process(process)
     if process.overflow in (Overflow.STOP, Overflow.ERROR) or length <= context - context // ANSWER_SHARE:
         return keep, tokens
@@ -87,11 +89,16 @@ def _still_forgotten(process: Process, keep: int, tokens: tuple[int, ...]) -> tu
 
 
 async def _go_on(conductor: Conductor, process: Process) -> None:
-    done = False
+    done, core = False, conductor.core
     try:
         if process.overflow is Overflow.SUMMARISE:
             done = await _summarised(conductor, process, summarising.within_an_answer)
+            conductor = await core.residency.of_turn(process.model)  # it may have made way meanwhile
         sinks = await _sinks(conductor, process)
+    except LlmosError as error:
+        core.events.error("residency", str(error), process.pid)
+        lifecycle.stop(core, process)  # `cont` tries again
+        return
     finally:
         process.shifting = False
     if done:
@@ -101,7 +108,7 @@ async def _go_on(conductor: Conductor, process: Process) -> None:
         if process.overflow is Overflow.SUMMARISE:
             _note_refused(conductor, process)
         if discard < 1:
-            lifecycle.finish_turn(conductor.core, process, Reason.CONTEXT)
+            lifecycle.finish_turn(core, process, Reason.CONTEXT)
             return
         _forget(conductor, process, sinks, discard)
         conductor.changed(process)

@@ -41,6 +41,7 @@ class Tokenizer:
         self._questions: dict[int, _Question] = {}
         self._fences: dict[int, Callable[[], None]] = {}
         self._next = 0
+        self._gone: LlmosError | None = None  # why nobody will answer any more
 
     @property
     def pending(self) -> bool:
@@ -48,7 +49,12 @@ class Tokenizer:
         return bool(self._questions or self._fences)
 
     async def ask(self, question: abi.Tokenize) -> abi.Tokens:
-        """The tokens of a text or a conversation. Raises EINVAL when the template refuses it."""
+        """The tokens of a text or a conversation. Raises EINVAL when the template refuses it.
+
+        Raises what `fail` was told when the model has gone.
+        """
+        if self._gone is not None:
+            raise self._gone
         answer: asyncio.Future[abi.Tokens] = asyncio.get_running_loop().create_future()
         question = structs.replace(question, id=self._number())
         self._conductor.send(question)
@@ -109,7 +115,8 @@ class Tokenizer:
                 self._conductor.send(question.message)
 
     def fail(self, error: LlmosError) -> None:
-        """There is no worker any more."""
+        """There is no worker any more, nor will there be."""
+        self._gone = error
         questions, self._questions = self._questions, {}
         for question in questions.values():
             self._refuse(question, error)

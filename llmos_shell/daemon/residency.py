@@ -72,6 +72,10 @@ class Residency:
         found = self._conductors.pop(key, None)
         return await self._loads.join(key, entry, lambda loading: self._load(key, loading, found))
 
+    async def of_turn(self, model: str) -> Conductor:
+        """The same, by the key of a model, for a turn that has begun: who waits for the model's memory waits for it."""
+        return self.find(model) or await self.get(model)
+
     def at_hand(self, model: str) -> Conductor | None:
         """The same, of a model that nobody needs to wait for; else None. Raises ENOENT."""
         entry, key = self._resolve(model)

@@ -34,6 +34,7 @@ async def within_an_answer(conductor: Conductor, process: Process) -> bool:
         return process.phase is Phase.READY and not process.interrupting and process.alive
 
     text = await _written(conductor, process, still)
+    conductor = await conductor.core.residency.of_turn(process.model)
     if not text or not still():
         return False
     context = conductor.workshop.context
@@ -66,6 +67,7 @@ async def before_an_answer(conductor: Conductor, process: Process) -> bool:
     if process.raw or not process.known:
         return False
     text = await _written(conductor, process, still)
+    conductor = await conductor.core.residency.of_turn(process.model)
     if not text or not still():
         return False
     since = process.summarised if process.summary else -1
@@ -134,17 +136,17 @@ def _begin(conductor: Conductor, source: Process) -> Process:
 
 
 async def _ended(core: Core, child: Process, process: Process, still: Callable[[], bool]) -> None:
-    """Waits until the child has ended or is not needed; it is stopped while the process is."""
-    changed = asyncio.Event()
+    """Waits until the child has ended or is not needed; it goes along with what is done to the process."""
+    stopped, changed = child.stopped, asyncio.Event()
     watched = (child, process)
     for one in watched:
         one.watchers.add(changed.set)
     try:
         while child.alive and still():
-            if process.stopped and not child.stopped:
-                lifecycle.stop(core, child)
-            elif child.stopped and not process.stopped:
-                lifecycle.cont(core, child)
+            if process.stopped != stopped:  # a child that is stopped alone, for want of memory or by a user, stays so
+                stopped = process.stopped
+                (lifecycle.stop if stopped else lifecycle.cont)(core, child)
+            lifecycle.go_along(core, child, process)
             await changed.wait()
             changed.clear()
     finally:

@@ -71,6 +71,22 @@ def view(turns: Sequence[Turn], summary: str, first: int) -> tuple[Message, ...]
     return (*messages[: _systems(turns)], told, *messages[first + 1 :])
 
 
+def only_of_an_answer(turns: Sequence[Turn], first: int) -> bool:
+    """Whether a summary before turn `first`, the question that is answered, covers nothing but the answer so far."""
+    return first <= _systems(turns) and first == last_question(turns)
+
+
+def moved(before: Sequence[Turn], after: Sequence[Turn], first: int) -> int | None:
+    """Where turn `first` is when turns become others; None if a summary before it would no longer be of them.
+
+    It may be of the answer to that turn too.
+    """
+    old, new = before[_systems(before) :], after[_systems(after) :]
+    covered = first - _systems(before) + 2
+    same = len(new) >= covered and new[:covered] == old[:covered]
+    return first - _systems(before) + _systems(after) if same else None
+
+
 def viewed(turns: Sequence[Turn], count: int, summary: str, first: int) -> int:
     """How many messages of the view the first `count` turns are: none, or such as go beyond `first`."""
     return count - first + _systems(turns) if count and summary else count

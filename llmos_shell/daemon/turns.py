@@ -49,7 +49,8 @@ async def _begin(core: Core, process: Process, outcome: asyncio.Future[LlmosErro
 
 async def _prepare(core: Core, process: Process) -> None:
     """Its model is loaded, its tokens are known and fit, and it wants to run."""
-    conductor = await core.residency.get(process.model)
+    get = core.residency.of_turn if process.summarises else core.residency.get
+    conductor = await get(process.model)
     conductor.attach(process)
     _refuse_unread(conductor, process)
     keep, tokens = await conductor.tokenizer.for_process(process)
@@ -57,6 +58,9 @@ async def _prepare(core: Core, process: Process) -> None:
         return
     keep, tokens = await overflow.make_room(conductor, process, keep, tokens)
     if process.phase is not Phase.NEW:
+        return
+    if core.residency.find(process.model) is not conductor:  # it made way for another while a summary was written
+        await _prepare(core, process)
         return
     pager = conductor.workshop.pager
     context = conductor.workshop.context

@@ -60,14 +60,8 @@ async def kill(context: Context, args: abi.Kill) -> abi.Nothing:
 
 async def nice(context: Context, args: abi.Nice) -> abi.Nothing:
     """Priority."""
-    core = context.core
     check_nice(args.nice)
-    process = _model_process(context, args.pid)
-    process.nice = args.nice
-    core.save(process)
-    conductor = core.residency.find(process.model)
-    if conductor is not None and process.pid in conductor.members:
-        conductor.renice(process)
+    lifecycle.renice(context.core, _model_process(context, args.pid), args.nice)
     return abi.Nothing()
 
 

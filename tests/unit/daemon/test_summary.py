@@ -58,3 +58,33 @@ def test_what_is_reserved_holds_the_summary_and_an_instruction(context: int) -> 
     spare = summary.reserve(context) - summary.longest_summary(context)
     assert spare >= context // 16 - 1
     assert summary.room(context) + summary.reserve(context) < context
+
+
+@given(TURNS, TURNS, st.data())
+def test_a_summary_moves_with_its_turns_or_is_given_up(
+    before: list[Turn], other: list[Turn], data: st.DataObject
+) -> None:
+    asked = [index for index, turn in enumerate(before) if turn.role == "user"]
+    if not asked:
+        return
+    first = data.draw(st.sampled_from(asked))
+    after = data.draw(st.sampled_from([other, before, before[: first + 2], before[: first + 1], before[1:]]))
+    there = summary.moved(before, after, first)
+    if there is not None:
+        assert after[there : there + 2] == before[first : first + 2] and len(before[first : first + 2]) == 2
+        text = "they met"
+        seen = summary.view(after, text, there)
+        assert text in seen[int(after[0].role == "system")].content
+    if after == before and first + 2 <= len(before):
+        assert there == first
+    if len(after) < first:
+        assert there is None or after[0].role != before[0].role
+
+
+@given(TURNS)
+def test_only_the_first_answer_is_summed_up_alone(turns: list[Turn]) -> None:
+    for index, turn in enumerate(turns):
+        alone = turn.role == "user" and all(one.role == "system" for one in turns[:index])
+        last = all(one.role != "user" for one in turns[index + 1 :])
+        if turn.role == "user":
+            assert summary.only_of_an_answer(turns, index) == (alone and last)
