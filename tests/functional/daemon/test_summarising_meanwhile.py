@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from llmos_shell.abi import syscalls as abi
-from llmos_shell.abi.memory import PROC_CHECKPOINT, PROC_RESTORE, Checkpoint, Restore
+from llmos_shell.abi.memory import MEM_STAT, PROC_CHECKPOINT, PROC_RESTORE, SYS_HIBERNATE, Checkpoint, Restore
 from llmos_shell.abi.types import Message, Overflow, Reason, Signal, State
 from llmos_shell.testing.clients import info, kill, run, say, spawn, text_of, wait, wait_for_state
 from llmos_shell.testing.retry import retry_until
@@ -202,3 +202,30 @@ def test_the_last_question_is_taken_back_and_the_summary_stays(client):
     taken_back(client, pid)
     say(client, pid, "another one")
     assert info(client, pid).forgotten_tokens == before and was_summarised(client)
+
+
+@pytest.mark.llmos(
+    models={"slow": {**SLOW, "pages": 64, "step_seconds": 0.001}},
+    env={"LLMOS_PARK_BYTES": "0", "LLMOS_SWAP_BYTES": "10000000"},
+)
+def test_they_swap_each_other_out(client):
+    def started(number):
+        prompt = f"{number}" * 580 + "<y>"
+        return spawn(client, prompt, overflow=Overflow.SUMMARISE, sampling={"max_tokens": 150, "seed": number})
+
+    alone = [text_of(client, started(number)) for number in range(4)]
+    pids = [started(number) for number in range(4)]
+    assert [text_of(client, pid) for pid in pids] == alone
+    assert was_summarised(client) and client.call(MEM_STAT, abi.Nothing()).swapped_out > 0
+
+
+def test_everything_hibernates(daemon):
+    with daemon.connect() as client:
+        undisturbed = text_of(client, begun(client))
+        pid = begun(client, detached=True)
+        summary_of(client, pid)
+        client.call(SYS_HIBERNATE, abi.Nothing())
+    daemon.process.wait(30)
+    daemon.start()
+    with daemon.connect() as client:
+        assert text_of(client, pid) == undisturbed and was_summarised(client)
