@@ -229,3 +229,18 @@ def test_everything_hibernates(daemon):
     daemon.start()
     with daemon.connect() as client:
         assert text_of(client, pid) == undisturbed and was_summarised(client)
+
+
+@two_models
+def test_its_model_makes_way_for_another_one_before_an_answer(daemon, client):
+    undisturbed = input_later(client, asked(client))
+    pid = asked(client)
+    with ThreadPoolExecutor(1) as pool, daemon.connect() as own:
+        answer = pool.submit(input_later, own, pid)
+        child = summary_of(client, pid)
+        kill(client, pid, Signal.STOP)
+        wait_for_state(client, child, State.STOPPED)
+        run(client, model="other", sampling={"max_tokens": 5})
+        kill(client, pid, Signal.CONT)
+        assert answer.result(30) == undisturbed
+    assert was_summarised(client)
