@@ -295,13 +295,15 @@ class LlamaEngine:
     def resize(self, pool_tokens: int, slots: int, layout: Literal["shared", "split"]) -> None:
         """Another context on the same weights, with the same kind of attention, so that its KV is read as before."""
         before, info = self._plan, self.info
-        spec = replace(self._spec, context=info.context, pool_tokens=pool_tokens, slots=slots, layout=layout)
+        spare = slots * steady.SPARE_CELLS if self._deterministic else 0  # is not for sequences
+        spec = replace(self._spec, context=info.context, pool_tokens=pool_tokens + spare, slots=slots, layout=layout)
         per_token = info.kv_bytes_per_token
         available = loading.available_memory() + before.cells * per_token
         plan = planning.plan_kv(spec, info.trained_context, per_token, available)
         if plan.context < info.context:
             text = f"{pool_tokens} tokens in {slots} slots leave {plan.context} for a sequence, not {info.context}"
-            raise LlmosError(Code.EINVAL, text, hint=f"use {slots * info.context} or more, or fewer slots")
+            least = slots * info.context if layout == "split" else info.context
+            raise LlmosError(Code.EINVAL, text, hint=f"use {least} or more" + ", or fewer slots" * (layout == "split"))
         lib.llama_free(self._context)
         try:
             max_batch = self._take(plan, info.threads)

@@ -16,13 +16,13 @@ import msgspec
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.syscalls import ModelLoad
 from llmos_shell.abi.types import ModelEntry, ModelStatus
-from llmos_shell.abi.worker import Resize
+from llmos_shell.abi.worker import ModelInfo, Resize
 from llmos_shell.daemon import host, lifecycle
 from llmos_shell.daemon.budget import UNUSED_WEIGHT, Held, Verdict, budget_bytes, decide
 from llmos_shell.daemon.conductor import Conductor
 from llmos_shell.daemon.loads import Loading, Loads
 from llmos_shell.daemon.memory.offload import Gpu, visible
-from llmos_shell.daemon.memory.sizing import Pool
+from llmos_shell.daemon.memory.sizing import Chosen, Pool
 from llmos_shell.daemon.needs import OVERHEAD, Need, need_of
 from llmos_shell.daemon.policies import NICE_0_WEIGHT, weight_of
 from llmos_shell.daemon.process import Phase, Process
@@ -150,33 +150,54 @@ class Residency:
         slots: int | None,
         layout: Literal["shared", "split"] | None,
         *,
-        evict: bool = True,
+        by_hand: bool = False,
     ) -> Conductor:
-        """Gives a loaded model another KV pool; what is None stays. With `evict`, idle models make way for it.
+        """Gives a loaded model another KV pool; what is None stays.
+
+        For one that is given `by_hand` idle models make way, and it is kept until the model is unloaded.
 
         Raises ENOENT for one that is not loaded, ENOMEM or EBUSY when the budget has no room for a larger pool, and
-        what `Resizer.resize` does.
+        what `Resizer.resize` does. It is carried to its end even if whoever asked for it gives up: else the worker
+        would have another pool than is known here.
         """
         entry, key = self._resolve(model)
         conductor = self._conductors.get(key)
         info = conductor.workshop.info if conductor is not None else None
         if conductor is None or info is None or key in self._loads:
             raise LlmosError(Code.ENOENT, f"{entry.name} is not loaded", hint=f"`load {entry.name}` first")
+        chosen = Chosen(pool_tokens is not None or slots is not None, layout is not None) if by_hand else None
         layout, slots = layout or info.layout, slots or info.slots
         before = info.pages * info.page_tokens
         pool = pool_tokens or (max(before, slots * info.context) if layout == "split" else before)
-        more = int((pool - before) * info.kv_bytes_per_token * OVERHEAD)
-        if more > 0:
-            await self._grow(key, entry, more, evict)
-        try:
-            await conductor.resizer.resize(Resize(pool, slots, layout))
-        except BaseException:
-            if more > 0:
-                self._claim(key, -more)
-            raise
-        if more < 0:
-            self._claim(key, more)
+        conductor.resizer.check()
+        more = max(0, int((pool - before) * info.kv_bytes_per_token * OVERHEAD))
+        work = self._resize(key, conductor, Resize(pool, slots, layout), more, chosen)
+        error = await asyncio.shield(self._core.spawn_task(work))
+        if error is not None:
+            raise error
         return conductor
+
+    async def _resize(
+        self, key: str, conductor: Conductor, shape: Resize, more: int, chosen: Chosen | None
+    ) -> LlmosError | None:
+        """Claims `more` bytes meanwhile, and in the end what the pool has more, or less, than before."""
+        shop, taken = conductor.workshop, 0
+        try:
+            if more:
+                await self._grow(key, conductor.entry, more, evict=chosen is not None)
+        except LlmosError as error:
+            return error
+        before = _pool_bytes(shop.info)
+        try:
+            await conductor.resizer.resize(shape)
+            taken = int((_pool_bytes(shop.info) - before) * OVERHEAD)
+            if chosen is not None:
+                conductor.sizer.keep(chosen)
+        except LlmosError as error:
+            return error
+        finally:
+            self._claim(key, taken - more)
+        return None
 
     def _claim(self, key: str, more: int) -> None:
         if key in self._claims:
@@ -186,7 +207,7 @@ class Residency:
         """Of the budget, what no model has."""
         return max(0, self._room() - sum(one.bytes for one in self._held()))
 
-    async def _grow(self, key: str, entry: ModelEntry, more: int, evict: bool) -> None:
+    async def _grow(self, key: str, entry: ModelEntry, more: int, *, evict: bool) -> None:
         """Claims so many bytes more for a loaded model: unloads idle ones if it may, waits for nobody."""
         try:
             held = [msgspec.structs.replace(one, busy=one.busy or one.key == key) for one in self._held()]
@@ -507,6 +528,11 @@ def _occupied(conductor: Conductor) -> bool:
     """Whether somebody runs on it. Unlike for `busy`, stopped ones and those that wait for it do not count."""
     members = conductor.members.values()
     return conductor.tokenizer.pending or any(one.phase is Phase.READY and not one.stopped for one in members)
+
+
+def _pool_bytes(info: ModelInfo | None) -> int:
+    """What a worker has for KV."""
+    return 0 if info is None else info.pages * info.page_tokens * info.kv_bytes_per_token
 
 
 def _loads(entry: ModelEntry) -> tuple[object, ...]:

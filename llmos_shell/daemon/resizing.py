@@ -36,19 +36,25 @@ class Resizer:
         """How long everybody would have to wait for a pool of this size."""
         return pool_bytes * self._seconds_per_byte
 
+    def check(self) -> None:
+        """Raises EBUSY while a resize is under way, EAGAIN without a worker, ENOSYS for a kernel that cannot."""
+        conductor, info = self._conductor, self._conductor.workshop.info
+        if self._answer is not None:
+            raise LlmosError(Code.EBUSY, f"the pool of {conductor.entry.name} is just being changed")
+        if conductor.workshop.pager is None or info is None:
+            raise LlmosError(Code.EAGAIN, f"{conductor.entry.name} is just being loaded", hint="try again")
+        if not info.can_resize:
+            raise LlmosError(Code.ENOSYS, f"kernel {conductor.entry.kernel} cannot change the size of a KV pool")
+
     async def resize(self, shape: abi.Resize) -> None:
-        """Raises EBUSY while another one is under way, EIO when the worker died, and what the worker refuses it with.
+        """Raises what `check` does, EIO when the worker died, and what the worker refuses it with.
 
         Then the pool is as it was before, and processes go on in it.
         """
         conductor, core = self._conductor, self._conductor.core
-        pager, info = conductor.workshop.pager, conductor.workshop.info
-        if self._answer is not None:
-            raise LlmosError(Code.EBUSY, f"the pool of {conductor.entry.name} is just being changed")
-        if pager is None or info is None:
-            raise LlmosError(Code.EAGAIN, f"{conductor.entry.name} is just being loaded", hint="try again")
-        if not info.can_resize:
-            raise LlmosError(Code.ENOSYS, f"kernel {conductor.entry.kernel} cannot change the size of a KV pool")
+        self.check()
+        pager = conductor.workshop.pager
+        assert pager is not None
         begun = time.monotonic()
         self._answer = core.loop.create_future()
         try:

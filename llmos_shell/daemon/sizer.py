@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from llmos_shell.abi import worker as abi
 from llmos_shell.abi.errors import LlmosError
 from llmos_shell.daemon.memory import sizing
-from llmos_shell.daemon.memory.sizing import Bounds, Look, Pool
+from llmos_shell.daemon.memory.sizing import Bounds, Chosen, Look, Pool
 
 if TYPE_CHECKING:
     from llmos_shell.daemon.conductor import Conductor
@@ -31,7 +31,13 @@ class Sizer:
         self._state = sizing.Sizing()
         self._first: Pool | None = None  # as it was loaded
         self._changing = False
+        self._chosen = Chosen()
         self._begin(0.0)
+
+    def keep(self, chosen: Chosen) -> None:
+        """The model was given another pool by hand: what was chosen stays, and what was being measured is in vain."""
+        self._state = sizing.Sizing()
+        self._chosen = Chosen(self._chosen.size or chosen.size, self._chosen.layout or chosen.layout)
 
     def note_step(self, decoded: int, prefilled: int, seconds: float) -> None:
         """The worker made a step; now and then that is an occasion to look."""
@@ -51,6 +57,8 @@ class Sizer:
         conductor, pool = self._conductor, self._pool()
         bounds, pager = self._bounds(), conductor.workshop.pager
         if pool is None or bounds is None or pager is None or not bounds.sizes or self._changing:
+            return None
+        if self._state.before is not None:  # soon it will have its former pool again
             return None
         used = pager.ledger.used_pages - pager.ledger.cached_pages
         small = sizing.least(pool, used, bounds.context_pages)
@@ -86,10 +94,12 @@ class Sizer:
         tokens = wanted.pages * self._page_tokens()
         try:
             self._say(_reason(pool, wanted, look, self._state.before))
-            await conductor.core.residency.resize(conductor.key, tokens, wanted.slots, wanted.layout, evict=False)
+            await conductor.core.residency.resize(conductor.key, tokens, wanted.slots, wanted.layout)
         except LlmosError as error:
-            self._state = sizing.refused(self._state, pool)
+            self._state = sizing.refused(self._state, pool, wanted)
             self._say(f"cannot be changed: {error}")
+        else:
+            self._state = sizing.changed(self._state, pool, wanted)
         finally:
             self._changing = False
             self._begin(conductor.core.now())
@@ -119,12 +129,14 @@ class Sizer:
             self._first,
             context_pages=-(-info.context // info.page_tokens),
             spare_pages=self._conductor.core.residency.free_bytes() // 2 // page_bytes,
-            sizes=entry.pool_tokens is None and entry.slots is None,
-            layouts=entry.layout == "auto" and info.any_layout and self._quick(info.pages * page_bytes),
+            sizes=not self._chosen.size and entry.pool_tokens is None and entry.slots is None,
+            layouts=self._may_try(info, info.pages * page_bytes),
         )
 
-    def _quick(self, pool_bytes: int) -> bool:
-        return self._conductor.resizer.seconds_for(pool_bytes) <= TRIAL_SECONDS
+    def _may_try(self, info: abi.ModelInfo, pool_bytes: int) -> bool:
+        """Whether another layout may be tried out."""
+        left_open = self._conductor.entry.layout == "auto" and not self._chosen.layout
+        return left_open and info.any_layout and self._conductor.resizer.seconds_for(pool_bytes) <= TRIAL_SECONDS
 
     def _page_tokens(self) -> int:
         info = self._conductor.workshop.info

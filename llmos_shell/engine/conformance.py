@@ -318,7 +318,6 @@ class EngineConformance:
             blob = bytes(engine.export(1))
             expected = self._fresh_logits(engine, prompt)
             for slots, layout in ((4, other), (before.slots + 3, other), (2, before.layout)):
-                engine.free(1)
                 pool = (before.context + before.page_tokens) * max(slots, 4)
                 try:
                     engine.resize(pool, slots, layout)

@@ -31,6 +31,7 @@ of `Load` of the same name):
     can_shift       false: KV cannot be moved
     can_resize      true: the pool can be changed
     most_pages      a pool of more pages than this is refused by `resize` (ENOMEM)
+    resize_seconds  `resize` takes so long
     mixes           false: steps are of prompts or of decoding rows
     gpu             true: it says that it computes on a GPU
     counter         file to which every step appends one line per row, see `computed`
@@ -63,7 +64,8 @@ WEIGHTS_BYTES = 1 << 20
 OPTIONS = (
     "pages", "page_tokens", "slots", "context", "layout", "max_batch", "most_guesses", "reply", "end_after",
     "step_seconds", "token_seconds", "crowd", "crash_at_token", "hang_at_token", "marker", "fail_load", "hang_load",
-    "load_seconds", "memory_bytes", "counter", "can_shift", "can_resize", "most_pages", "mixes", "gpu",
+    "load_seconds", "memory_bytes", "counter", "can_shift", "can_resize", "most_pages", "resize_seconds",
+    "mixes", "gpu",
 )  # fmt: skip
 
 _LETTERS = np.frombuffer(b"eeeetttaaaooiinnsshhrrdlucmwfgypbvk", dtype=np.uint8).astype(np.intp)
@@ -234,6 +236,7 @@ class ScriptedEngine:
         info, pages = self.info, pool_tokens // self.info.page_tokens
         if pages * info.page_tokens < info.context * (slots if layout == "split" else 1):
             raise LlmosError(Code.EINVAL, f"{pool_tokens} tokens in {slots} slots are too few")
+        time.sleep(float(self._options.get("resize_seconds", 0)))
         if pages > int(self._options.get("most_pages", pages)):
             raise LlmosError(Code.ENOMEM, f"no memory for {pages} pages")
         self.info = replace(info, pages=pages, slots=slots, layout=layout)

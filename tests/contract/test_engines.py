@@ -8,7 +8,8 @@ import pytest
 from llmos_kernel_llamacpp.engine import load as load_llama
 
 from llmos_shell.abi import PROTOCOL
-from llmos_shell.abi.engine import Engine
+from llmos_shell.abi.engine import Chunk, Engine
+from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.worker import Load
 from llmos_shell.engine.conformance import EngineConformance
 from llmos_shell.testing.scripted import load as load_scripted
@@ -23,7 +24,7 @@ class TestScripted(EngineConformance):
         self.layout: Any = layout
 
     def load(self, **spec: Any) -> Engine:
-        options = {"most_guesses": 8}
+        options = {"most_guesses": 8, "can_resize": True}
         return load_scripted(
             Load(PROTOCOL, "scripted:", layout=self.layout, slots=5, pool_tokens=960, options=options, **spec)
         )
@@ -52,3 +53,24 @@ class TestLlamaDeterministic(EngineConformance):
 
     def load(self, **spec: Any) -> Engine:
         return load_llama(Load(PROTOCOL, slots=5, pool_tokens=1280, threads=2, **self.spec, **spec))
+
+    @pytest.mark.parametrize("slots", [2, 5, 16])
+    def test_a_pool_of_whole_contexts_is_enough_for_so_many_slots(self, slots: int) -> None:
+        """Cells for made-up tokens come on top: nobody who resizes knows of them."""
+        with self._engine() as engine:
+            context = engine.info.context
+            engine.resize(slots * context, slots, "split")
+            assert (engine.info.slots, engine.info.context) == (slots, context)
+            engine.step([Chunk(slots - 1, 0, [1] * (context - 1), 1)])
+
+
+@pytest.mark.parametrize(("layout", "factor"), [("shared", 1), ("split", 3)])
+def test_a_refused_pool_says_how_large_it_must_be(tiny_model: str, layout: Any, factor: int) -> None:
+    engine = load_llama(Load(PROTOCOL, tiny_model, slots=2, context=512, pool_tokens=1024, threads=1, layout="split"))
+    try:
+        with pytest.raises(LlmosError) as caught:
+            engine.resize(64, 3, layout)
+        assert caught.value.code == Code.EINVAL and f"use {factor * 512} or more" in str(caught.value)
+        engine.resize(factor * 512, 3, layout)
+    finally:
+        engine.close()

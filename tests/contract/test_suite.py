@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from msgspec.structs import replace
 
 from llmos_shell.abi import PROTOCOL
 from llmos_shell.abi.engine import Chunk, Engine
+from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.worker import Load
 from llmos_shell.engine.conformance import EngineConformance
 from llmos_shell.testing.scripted import ScriptedEngine
@@ -56,6 +58,21 @@ class LeakWhenFull(ScriptedEngine):
         return super().step(chunks)
 
 
+class ResizeKeepsCells(ScriptedEngine):
+    def _empty(self) -> None:
+        if not hasattr(self, "_slots"):
+            super()._empty()
+
+
+class ResizeRefusesLate(ScriptedEngine):
+    def resize(self, pool_tokens: int, slots: int, layout: Literal["shared", "split"]) -> None:
+        before = self.info
+        self.info = replace(before, slots=slots, layout=layout)
+        if pool_tokens < before.context:
+            raise LlmosError(Code.EINVAL, "too few")
+        super().resize(pool_tokens, slots, layout)
+
+
 @pytest.mark.parametrize(
     ("broken", "test"),
     [
@@ -68,6 +85,8 @@ class LeakWhenFull(ScriptedEngine):
         (RowsMixedUp, EngineConformance.test_order_within_a_step_changes_nothing),
         (RowsMixedUp, EngineConformance.test_together_as_alone),
         (LeakWhenFull, EngineConformance.test_a_full_pool_changes_nothing),
+        (ResizeKeepsCells, EngineConformance.test_another_pool_reads_the_images_of_the_former),
+        (ResizeRefusesLate, EngineConformance.test_another_pool_reads_the_images_of_the_former),
     ],
 )
 def test_broken_engines_fail(broken: type[ScriptedEngine], test: Callable[[EngineConformance], None]) -> None:
@@ -75,7 +94,8 @@ def test_broken_engines_fail(broken: type[ScriptedEngine], test: Callable[[Engin
         tolerance = 0.0
 
         def load(self, **spec: Any) -> Engine:
-            return broken(Load(PROTOCOL, "scripted:", slots=5, pool_tokens=960, **spec))
+            options = {"can_resize": True}
+            return broken(Load(PROTOCOL, "scripted:", slots=5, pool_tokens=960, options=options, **spec))
 
     with pytest.raises(Exception):  # noqa: B017
         test(Suite())

@@ -46,7 +46,8 @@ async def resize(context: Context, args: abi.ResizePool) -> ModelStatus:
     for name, value, most in (("pool", args.pool_tokens, MOST_POOL_TOKENS), ("slots", args.slots, MOST_SLOTS)):
         if value is not None and not 1 <= value <= most:
             raise LlmosError(Code.EINVAL, f"{name} {value} is out of range", hint=f"use 1 to {most}")
-    conductor = await context.core.residency.resize(args.model, args.pool_tokens, args.slots, args.layout)
+    residency = context.core.residency
+    conductor = await residency.resize(args.model, args.pool_tokens, args.slots, args.layout, by_hand=True)
     return _status(context.core, conductor)
 
 

@@ -28,7 +28,7 @@ QUIET_SHARE = 0.3
 TRIAL_LOOKS = 4
 FIRST_WAIT = 30
 LONGEST_WAIT = 1800
-"""Looks before the other layout is tried (again)."""
+"""Looks before the other layout is tried (again), and before what was refused is asked for again."""
 
 GAIN = 1.1
 """By which the other layout must be quicker."""
@@ -83,6 +83,13 @@ class Bounds(Struct, frozen=True):
     layouts: bool = True  # it may change its layout: models.toml leaves that open, and KV can be carried across
 
 
+class Chosen(Struct, frozen=True):
+    """What of a pool somebody has chosen by hand."""
+
+    size: bool = False
+    layout: bool = False
+
+
 class Sizing(Struct, frozen=True):
     """What is remembered from look to look."""
 
@@ -90,6 +97,8 @@ class Sizing(Struct, frozen=True):
     quiet: int = 0
     wait: int = FIRST_WAIT  # looks until the other layout may be tried
     backoff: int = FIRST_WAIT
+    hold: int = 0  # looks until the size may be changed: it was refused
+    refusals: int = 0  # of sizes, in a row
     before: Pool | None = None  # during a trial: the pool to go back to
     measured: Look = Look()  # during a trial: with that pool; else with the present one
     looks: int = 0  # that make up `measured`
@@ -105,11 +114,12 @@ def decide(state: Sizing, pool: Pool, look: Look, bounds: Bounds) -> tuple[Sizin
     used = look.used_pages <= QUIET_SHARE * pool.pages
     state = replace(
         state, short=state.short + 1 if short else 0, quiet=state.quiet + 1 if used and not short else 0,
-        wait=max(0, state.wait - 1),
+        wait=max(0, state.wait - 1), hold=max(0, state.hold - 1),
     )  # fmt: skip
-    if bounds.sizes and state.short >= SHORT_LOOKS:
+    sizes = bounds.sizes and not state.hold
+    if sizes and state.short >= SHORT_LOOKS:
         return replace(state, short=0), _grown(pool, look, bounds)
-    if bounds.sizes and state.quiet >= QUIET_LOOKS and pool.pages > bounds.first.pages:
+    if sizes and state.quiet >= QUIET_LOOKS and pool.pages > bounds.first.pages:
         return replace(state, quiet=0), _shrunk(pool, look, bounds)
     state = _measure(state, look)
     other = _other(pool, look, bounds) if bounds.layouts and not state.wait else None
@@ -118,10 +128,17 @@ def decide(state: Sizing, pool: Pool, look: Look, bounds: Bounds) -> tuple[Sizin
     return replace(state, before=pool, trial=Look(), trial_looks=0), other
 
 
-def refused(state: Sizing, pool: Pool) -> Sizing:
-    """The pool that was decided for cannot be had: it is `pool` still."""
-    wait = min(2 * state.backoff, LONGEST_WAIT)
-    return Sizing(wait=wait, backoff=wait)
+def refused(state: Sizing, pool: Pool, wanted: Pool) -> Sizing:
+    """The pool that was decided for cannot be had: it is `pool` still. Everybody was moved out in vain."""
+    if wanted.layout != pool.layout:
+        return _after_trial(state, 2 * state.backoff)
+    hold = min(FIRST_WAIT << min(state.refusals, 16), LONGEST_WAIT)
+    return replace(state, short=0, quiet=0, hold=hold, refusals=state.refusals + 1)
+
+
+def changed(state: Sizing, pool: Pool, wanted: Pool) -> Sizing:
+    """The pool is the one that was decided for."""
+    return state if wanted.layout != pool.layout else replace(state, refusals=0)
 
 
 def least(pool: Pool, used_pages: int, context_pages: int) -> Pool:
@@ -179,9 +196,13 @@ def _judge(state: Sizing, before: Pool, pool: Pool, look: Look) -> tuple[Sizing,
         if state.trial_looks < TRIAL_LOOKS:
             return state, pool
         if state.trial.speed >= GAIN * state.measured.speed:
-            return Sizing(wait=4 * FIRST_WAIT, backoff=4 * FIRST_WAIT, measured=state.trial, looks=TRIAL_LOOKS), pool
-    wait = min(2 * state.backoff, LONGEST_WAIT) if comparable or short else state.backoff
-    return Sizing(wait=wait, backoff=wait), before
+            return replace(_after_trial(state, 4 * FIRST_WAIT), measured=state.trial, looks=TRIAL_LOOKS), pool
+    return _after_trial(state, 2 * state.backoff if comparable or short else state.backoff), before
+
+
+def _after_trial(state: Sizing, wait: int) -> Sizing:
+    wait = min(wait, LONGEST_WAIT)
+    return Sizing(wait=wait, backoff=wait, hold=state.hold, refusals=state.refusals)
 
 
 def _comparable(left: Look, right: Look) -> bool:

@@ -297,7 +297,8 @@ COMMANDS = (
         description=(
             "The weights stay loaded. The KV of the model's processes is written out and read back into the new pool, "
             "so they go on where they were; what is not said stays as it is. A split pool holds a whole context in "
-            "every slot. The change lasts until the model is unloaded; `models.toml` says what it is loaded with."
+            "every slot. What is chosen here lasts until the model is unloaded and is not changed by itself; "
+            "`models.toml` says what it is loaded with."
         ),
         examples=(
             Example("resize --slots 4 tiny", "fewer at once", before="load tiny"),

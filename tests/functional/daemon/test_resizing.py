@@ -62,6 +62,28 @@ def test_no_token_is_computed_twice(client, llmos_home, tmp_path):
     assert len(contexts) == len(set(contexts))
 
 
+@pytest.mark.llmos(models={"slow": {**POOL, "step_seconds": 0.004, "resize_seconds": 0.3}})
+def test_a_client_that_goes_away_meanwhile_hurts_nobody(client, daemon):
+    """The worker has the new pool, or will have it: so must the daemon."""
+    alone = [run(client, prompt, model="slow", sampling=SAMPLING) for prompt in prompts(3)]
+    pids = [spawn(client, prompt, model="slow", sampling=SAMPLING, private=True) for prompt in prompts(3)]
+    for pid in pids:
+        wait_for_tokens(client, pid, 20)
+    impatient = daemon.connect()
+
+    def ask():
+        with pytest.raises(LlmosError):
+            resize(impatient, "slow", pool_tokens=256, slots=1)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    retry_until(lambda: all(info(client, pid).parked_bytes for pid in pids))
+    impatient.close()
+    thread.join()
+    assert [text_of(client, pid) for pid in pids] == alone, [wait(client, pid) for pid in pids]
+    assert pool_of(client, "slow") == (16, 1, "shared")
+
+
 def test_sleeping_chats_come_back_too(client):
     pid, other = (spawn(client, chat=True, model="quick", sampling={**SAMPLING, "max_tokens": 40}) for _ in range(2))
     assert say(client, pid, "one") == say(client, other, "one")
@@ -102,6 +124,11 @@ def test_what_it_takes_follows_the_pool(client):
     def claimed():
         return next(one for one in client.call(MODEL_LIST, Nothing()) if one.entry.name == "quick").estimated_bytes
 
+    before = claimed()
+    for odd in (1000, 2007, 300):  # which are not whole pages
+        resize(client, "quick", pool_tokens=odd)
+    resize(client, "quick", pool_tokens=512)
+    assert abs(claimed() - before) <= 4  # roundings
     before = claimed()
     resize(client, "quick", pool_tokens=1 << 16)
     grown = claimed()
@@ -144,6 +171,15 @@ def test_a_fresh_worker_has_the_pool_that_was_chosen(client, llmos_home):
     run(client, "again <x>", model="fields", sampling=SAMPLING)
     status = next(one for one in client.call(MODEL_LIST, Nothing()) if one.entry.name == "fields")
     assert (status.pages, status.slots, status.context) == (128, 3, 512)
+
+
+@pytest.mark.llmos(models={"rigid": {**POOL, "can_resize": False}}, env={"LLMOS_MEMORY_BYTES": "8000000"})
+def test_what_a_kernel_cannot_do_at_all_needs_no_memory(client):
+    """It is said before others would have to make way for it."""
+    run(client, model="rigid", sampling=SAMPLING)
+    with pytest.raises(LlmosError) as caught:
+        resize(client, "rigid", pool_tokens=1 << 20)
+    assert caught.value.code == Code.ENOSYS
 
 
 # -- by itself ---------------------------------------------------------------------------------------------------------
@@ -209,3 +245,34 @@ def test_a_model_that_waits_for_memory_gets_what_a_busy_one_does_not_use(client)
     assert len(run(client, "hello <x>", model="other", sampling=SAMPLING)) == 120
     assert info(client, pid).exit is None or len(text_of(client, pid)) == 240
     assert pool_of(client, "busy")[0] < 4096 and len(text_of(client, pid)) == 240
+
+
+@pytest.mark.llmos(
+    models={"busy": {**POOL, "pages": 64, "step_seconds": 0.001}},
+    env={"LLMOS_LOOK_SECONDS": "0.01"},
+)
+@pytest.mark.parametrize("changes", [{"pool_tokens": 1 << 14}, {"layout": "split", "slots": 4}])
+def test_a_pool_that_was_chosen_by_hand_stays(client, changes):
+    """It is mostly empty, then too small, and several run at a time: reasons enough to change another one."""
+    run(client, sampling=SAMPLING)
+    resize(client, "busy", **changes)
+    chosen = pool_of(client, "busy")
+    sampling = {**SAMPLING, "max_tokens": 230}
+    for _ in range(8):
+        run(client, sampling=sampling, private=True)
+    pids = [spawn(client, prompt, sampling=sampling, private=True) for prompt in prompts(9)]
+    assert all(len(text_of(client, pid)) == 230 for pid in pids)
+    assert pool_of(client, "busy")[:2] == chosen[:2]
+    assert "layout" not in changes or pool_of(client, "busy") == chosen
+
+
+@pytest.mark.llmos(
+    models={"busy": {**POOL, "most_pages": 32, "step_seconds": 0.002}},
+    env={"LLMOS_LOOK_SECONDS": "0.02"},
+)
+def test_what_there_is_no_memory_for_is_not_asked_for_time_and_again(client):
+    sampling = {**SAMPLING, "max_tokens": 230}
+    alone = [run(client, prompt, sampling=sampling) for prompt in prompts(16)]
+    pids = [spawn(client, prompt, sampling=sampling, private=True) for prompt in prompts(16)]
+    assert [text_of(client, pid) for pid in pids] == alone
+    assert 1 <= sum("cannot be changed: no memory for" in line for line in said(client)) <= 6

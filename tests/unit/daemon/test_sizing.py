@@ -18,6 +18,7 @@ from llmos_shell.daemon.memory.sizing import (
     Look,
     Pool,
     Sizing,
+    changed,
     decide,
     least,
     refused,
@@ -134,9 +135,41 @@ def test_a_trial_ends_when_the_load_is_another_one() -> None:
     assert pool.layout == "shared" and state.wait == FIRST_WAIT
 
 
-def test_after_a_refusal_it_waits() -> None:
-    assert refused(Sizing(), SHARED).wait == 2 * FIRST_WAIT
-    assert refused(Sizing(backoff=LONGEST_WAIT), SHARED).wait == LONGEST_WAIT
+def test_after_a_refused_layout_it_waits() -> None:
+    assert refused(Sizing(), SHARED, SPLIT).wait == 2 * FIRST_WAIT
+    assert refused(Sizing(backoff=LONGEST_WAIT), SHARED, SPLIT).wait == LONGEST_WAIT
+
+
+def attempts(looks: int, had_at: int | None = None) -> list[int]:
+    """At which looks of a pool that is always short, and is refused but once, it was to grow."""
+    state, pool, found = Sizing(), SHARED, []
+    short = Look(short_pages=5, used_pages=256)
+    for number in range(looks):
+        state, wanted = decide(state, pool, short, bounds(layouts=False))
+        if wanted != pool:
+            had = len(found) == had_at
+            state = changed(state, pool, wanted) if had else refused(state, pool, wanted)
+            pool = wanted if had else pool
+            found.append(number)
+    return found
+
+
+def test_a_refused_size_is_asked_for_less_and_less() -> None:
+    times = attempts(4 * LONGEST_WAIT)
+    pauses = [right - left for left, right in itertools.pairwise(times)]
+    assert pauses == sorted(pauses) and pauses[0] >= FIRST_WAIT and pauses[-1] == LONGEST_WAIT
+
+
+def test_refusals_are_forgotten_once_it_has_grown() -> None:
+    times = attempts(4 * LONGEST_WAIT, had_at=3)
+    assert times[4] - times[3] == SHORT_LOOKS, "it has grown: nothing was refused since"
+    assert times[5] - times[4] == times[1] - times[0]
+
+
+def test_a_trial_does_not_make_it_forget_what_was_refused() -> None:
+    held = refused(Sizing(), SHARED, Pool(512, 8, "shared"))
+    after_trial = refused(held, SHARED, SPLIT)
+    assert (after_trial.hold, after_trial.refusals) == (held.hold, 1)
 
 
 @given(POOLS, st.integers(0, 3000))
