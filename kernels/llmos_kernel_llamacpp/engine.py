@@ -51,6 +51,8 @@ def load(spec: Load, progress: Callable[[int, int], bool] = no_matter) -> LlamaE
     """Loads a model, as `abi.engine.LoadEngine`."""
     loading.kv_type(spec.kv_type)
     planning.options_of(spec)
+    if not lib.llama_supports_gpu_offload():
+        spec = replace(spec, gpu_layers=0, gpu_split=())
     before = loading.available_memory()
     model = loading.load_model(spec, progress)
     try:
@@ -96,8 +98,9 @@ class LlamaEngine:
             threads=threads,
             has_chat_template=self._template is not None,
             can_constrain=True,
-            gpu=spec.gpu_layers != 0 and bool(lib.llama_supports_gpu_offload()),
-            most_guesses=loading.MOST_GUESSES if self._can_guess(spec) else 0,
+            gpu=spec.gpu_layers != 0,
+            knows_gpus=loading.knows_gpus(),
+            most_guesses=planning.MOST_GUESSES if self._can_guess(spec) else 0,
             can_shift=self._can_shift(spec),
             can_interrupt=self._cuttable and spec.gpu_layers == 0,
             mixes=spec.gpu_layers != 0,  # on a CPU see `step`

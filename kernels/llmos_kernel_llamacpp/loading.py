@@ -8,12 +8,13 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
+import re
 from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
 from llmos_kernel_llamacpp.native import lib, take_errors
-from llmos_kernel_llamacpp.planning import DEFAULT_MICRO_BATCH, KvPlan, options_of
+from llmos_kernel_llamacpp.planning import DEFAULT_MICRO_BATCH, MOST_GUESSES, KvPlan, options_of
 from llmos_kernel_llamacpp.steady import LEAST_ROWS, LEAST_ROWS_UNIFORM, MOST_ROWS
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.worker import Load
@@ -21,7 +22,6 @@ from llmos_shell.engine.threads import default_threads
 
 PAGE_TOKENS = 16
 MOST_SCORE_BYTES = 256 << 20
-MOST_GUESSES = 16
 SMALL_WEIGHTS_BYTES = 64 << 20
 
 UNIFORM_FILE_TYPES = {0, 1, 7, 32}  # all f32; mostly f16, Q8_0, bf16: and the file says so, it is not a guess
@@ -78,6 +78,12 @@ def _take_split(params: Any, layers: tuple[int, ...]) -> object:
     shares = (ctypes.c_float * max(int(lib.llama_max_devices()), len(layers)))(*layers)
     params.split_mode, params.tensor_split = lib.LLAMA_SPLIT_MODE_LAYER, shares
     return shares
+
+
+def knows_gpus() -> bool:
+    """Whether llama.cpp was built with support for GPUs, found or not: it tells of its backends."""
+    backends = re.findall(r"(\w+) : ", lib.llama_print_system_info().decode())
+    return bool(set(backends) - {"CPU"}) or bool(lib.llama_supports_gpu_offload())
 
 
 def new_context(model: Any, spec: Load, plan: KvPlan, threads: int, flash: int) -> tuple[Any, int]:

@@ -12,4 +12,5 @@ MANIFEST = KernelManifest(
     extra="llama-cpp-python",
     formats=("gguf",),
     pool_bytes="llmos_kernel_llamacpp.planning:pool_bytes",
+    compute_bytes="llmos_kernel_llamacpp.planning:compute_bytes",
 )

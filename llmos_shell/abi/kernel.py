@@ -29,6 +29,7 @@ class KernelManifest(Struct, frozen=True):
     extra: str = ""  # what to `pip install` when one is missing
     formats: tuple[str, ...] = ()  # file endings, without the dot
     pool_bytes: str = ""  # "module:function", a `PoolBytes` that is quick to import; "": it cannot say
+    compute_bytes: str = ""  # the same of a `ComputeBytes`
 
 
 class PoolBytes(Protocol):
@@ -39,3 +40,19 @@ class PoolBytes(Protocol):
 
         Raises EINVAL for what it cannot do, ENOMEM when what was asked for cannot fit.
         """
+
+
+class Shape(Struct, frozen=True):
+    """Dimensions of a model; what is not known is 0."""
+
+    embedding: int
+    feed_forward: int  # of those that compute for one token
+    heads: int
+    vocabulary: int
+
+
+class ComputeBytes(Protocol):
+    """How much memory a kernel computes in on each of the GPUs it uses. The daemon asks before it loads a model."""
+
+    def __call__(self, spec: Load, shape: Shape, kv_tokens: int, gpus: int) -> int:
+        """Bytes, or an upper bound, where the KV pool has `kv_tokens` and there are so many `gpus`. Raises EINVAL."""

@@ -234,7 +234,8 @@ class LoadPlan(Struct, frozen=True):
     gpus: dict[str, int] = {}  # of the memory of GPUs, by name
     gpu_layers: int = 0  # that would go there, the output counted as one
     layers: int = 0  # of so many; 0: it does not ask for a GPU
-    gpu_note: str = ""  # why not all of them do
+    gpu_note: str = ""  # why they go where they do, or why not all of them
+    gpu_split: dict[str, int] = {}  # layers on each GPU, by name
 
 
 class Awaited(Struct, frozen=True, omit_defaults=True):

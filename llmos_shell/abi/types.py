@@ -233,6 +233,15 @@ class ModelEntry(Struct, frozen=True, omit_defaults=True):
     options: dict[str, Any] = {}  # passed to the kernel as they are
 
 
+class GpuMemory(Struct, frozen=True):
+    """What a model has of a GPU, in bytes."""
+
+    name: str  # as in `devices`
+    layers: int  # of the model, that were put there
+    estimated: int
+    measured: int | None = None  # None: the driver does not tell
+
+
 class ModelStatus(Struct, frozen=True):
     """One row of `models`."""
 
@@ -255,6 +264,7 @@ class ModelStatus(Struct, frozen=True):
     pinned: bool = False
     warning: str = ""  # e.g. that it was to run on a GPU and runs on the CPU
     loading: float | None = None  # share of the weights that has been read, of a model being loaded
+    gpus: tuple[GpuMemory, ...] = ()
 
 
 class Event(Struct, frozen=True, omit_defaults=True):

@@ -31,7 +31,7 @@ class Load(Struct, frozen=True, tag="load"):
     pool_tokens: int | None = None
     threads: int | None = None
     gpu_layers: int = 0  # the last ones, the output counted as one; -1: all
-    gpu_split: tuple[int, ...] = ()  # of these, how many go to each GPU; (): as the kernel likes
+    gpu_split: tuple[int, ...] = ()  # of these, how many go to each GPU the worker sees; (): as the kernel likes
     options: dict[str, Any] = {}
     draft: str = ""  # weights of a smaller model of the same vocabulary, which guesses tokens; "": none
 
@@ -209,6 +209,7 @@ class ModelInfo(Struct, frozen=True):
     mixes: bool = True  # a step of prompts and decoding rows takes no longer than one of each
     has_gradients: bool = False
     gpu: bool = False  # computes on a GPU, at least in part
+    knows_gpus: bool = True  # False: the kernel was built without support for them
     longest_piece_bytes: int = 0  # of text one token can stand for, so that no text has fewer tokens; 0: not known
     chat_stop: tuple[str, ...] = ()  # stop strings that keep it from speaking for the user in a conversation
     description: str = ""

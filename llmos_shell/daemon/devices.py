@@ -43,17 +43,10 @@ class DeviceReader:
             gpus = self._gpus.read(ours)
             return Devices((self._cpu.read(), *gpus), "" if gpus else self._gpus.problem)
 
-    def gpus(self) -> list[Gpu]:
-        """The GPUs that models can be put on, by NVML's numbers. Of one in MIG mode CUDA sees the first instance."""
+    def vram(self, workers: Collection[int] = ()) -> Vram:
+        """The GPUs that models can be put on, and what `workers`, host PIDs, have of their memory."""
         with self._lock:
-            found: list[Gpu] = []
-            seen: set[str] = set()
-            for one in self._gpus.read(()):
-                whole = one.name.split(".")[0]
-                if not one.partitioned and whole not in seen:
-                    seen.add(whole)
-                    found.append(Gpu(len(found), one.name, one.memory_free))
-            return found
+            return self._gpus.vram(workers)
 
     def energy(self, workers: Collection[int] = ()) -> Energy:
         """What devices have used so far; of GPUs only if there are `workers`, host PIDs, that compute on them."""
@@ -67,6 +60,18 @@ class Energy(Struct, frozen=True):
 
     joules: dict[str, float | None]
     places: dict[int, tuple[str, ...]]
+
+
+class Vram(Struct, frozen=True):
+    """GPUs with what is free of their memory, in bytes, and what workers have of it, by GPU and host PID."""
+
+    gpus: tuple[Gpu, ...] = ()
+    used: dict[str, dict[int, int]] = {}  # of workers that the driver knows by these PIDs, and tells of
+
+    @property
+    def free(self) -> dict[str, int | None]:
+        """By name; None where nobody can tell."""
+        return {gpu.name: gpu.free for gpu in self.gpus}
 
 
 class Cpu:
@@ -145,6 +150,35 @@ class Nvml:
         if len(joules) == 1:
             places = dict.fromkeys(workers, tuple(joules))
         return joules, places
+
+    def vram(self, workers: Collection[int]) -> Vram:
+        """Those a process can compute on: whole GPUs, or the instances of one in MIG mode.
+
+        A GPU that is lost is among them, with nothing known; it keeps its number. An instance has no number, so one
+        whose UUID is not told cannot be chosen, unless it is the first.
+        """
+        found: list[Gpu] = []
+        used: dict[str, dict[int, int]] = {}
+        for number in range(self._count()):
+            handle = self._ask(self._nvml.nvmlDeviceGetHandleByIndex, number)
+            if handle is None:
+                found.append(Gpu(number, f"gpu{number}", None, number))
+                continue
+            whole = _Gpu(handle, f"gpu{number}")
+            partitioned = self._partitioned(handle)
+            for place, one in enumerate(self._instances(whole) if partitioned else [whole]):
+                memory = self._ask(self._nvml.nvmlDeviceGetMemoryInfo, one.handle)
+                uuid = _text(self._ask(self._nvml.nvmlDeviceGetUUID, one.handle))
+                if uuid or not place:
+                    free = int(memory.free) if memory is not None else None
+                    found.append(Gpu(number, one.name, free, number, uuid, partitioned))
+                    used[one.name] = self._used(one.handle, workers)
+        return Vram(tuple(found), used)
+
+    def _used(self, handle: Any, workers: Collection[int]) -> dict[int, int]:
+        found = self._ask(self._nvml.nvmlDeviceGetComputeRunningProcesses, handle) or ()
+        known = {int(one.pid): one.usedGpuMemory for one in found}
+        return {pid: int(used) for pid, used in known.items() if pid in workers and used is not None}
 
     def _count(self) -> int:
         """How many GPUs there are; 0 when NVML does not work."""

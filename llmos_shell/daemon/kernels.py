@@ -9,9 +9,10 @@ from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from importlib.util import find_spec
+from typing import Any
 
 from llmos_shell.abi.errors import Code, LlmosError
-from llmos_shell.abi.kernel import ENTRY_POINTS, KernelManifest, PoolBytes
+from llmos_shell.abi.kernel import ENTRY_POINTS, ComputeBytes, KernelManifest, PoolBytes, Shape
 from llmos_shell.abi.syscalls import KernelInfo
 from llmos_shell.abi.worker import Load
 
@@ -74,12 +75,19 @@ def argv_of(manifest: KernelManifest) -> list[str]:
 
 def pool_bytes(kernel: str, spec: Load, trained_context: int, kv_bytes_per_token: int, available_bytes: int) -> int:
     """What a kernel takes for its KV pool (`abi.kernel.PoolBytes`); 0 where it cannot say."""
-    named = manifest_named(kernel).pool_bytes
-    if not named:
-        return 0
-    module, _, function = named.partition(":")
-    plan: PoolBytes = getattr(import_module(module), function)
-    return plan(spec, trained_context, kv_bytes_per_token, available_bytes)
+    plan: PoolBytes | None = _named(manifest_named(kernel).pool_bytes)
+    return plan(spec, trained_context, kv_bytes_per_token, available_bytes) if plan is not None else 0
+
+
+def compute_bytes(kernel: str, spec: Load, shape: Shape, kv_tokens: int, gpus: int) -> int:
+    """What a kernel computes in on each GPU (`abi.kernel.ComputeBytes`); 0 where it cannot say."""
+    plan: ComputeBytes | None = _named(manifest_named(kernel).compute_bytes)
+    return plan(spec, shape, kv_tokens, gpus) if plan is not None else 0
+
+
+def _named(place: str) -> Any:
+    module, _, function = place.partition(":")
+    return getattr(import_module(module), function) if place else None
 
 
 def describe(manifest: KernelManifest) -> KernelInfo:

@@ -13,7 +13,7 @@ import signal
 import socket
 import subprocess
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from msgspec import MsgspecError, Struct, msgpack
 
@@ -48,8 +48,8 @@ class WorkerLink(Receiver):
         self.messages = 0
         self.pid = 0
 
-    async def start(self, argv: list[str]) -> None:
-        """Starts the process. Raises OSError when it cannot be run."""
+    async def start(self, argv: list[str], env: Mapping[str, str]) -> None:
+        """Starts the process, with these additions to our environment. Raises OSError when it cannot be run."""
         ours, theirs = socket.socketpair()
         output, output_end = os.pipe()
         try:
@@ -61,7 +61,7 @@ class WorkerLink(Receiver):
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
                 cwd="/",
-                env={"CUDA_DEVICE_ORDER": "PCI_BUS_ID", **os.environ},  # as NVML numbers GPUs
+                env={"CUDA_DEVICE_ORDER": "PCI_BUS_ID", **os.environ, **env},  # as NVML numbers GPUs
             )
         except OSError:
             ours.close()

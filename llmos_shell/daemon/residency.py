@@ -6,24 +6,22 @@ Owns the conductors. A process refers to its model by name; while the model is n
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-from collections.abc import Collection
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.syscalls import ModelLoad
-from llmos_shell.abi.types import ModelEntry, ModelStatus
+from llmos_shell.abi.types import GpuMemory, ModelEntry, ModelStatus
 from llmos_shell.abi.worker import ModelInfo, Resize
 from llmos_shell.daemon import host, lifecycle
-from llmos_shell.daemon.budget import UNUSED_WEIGHT, Held, Verdict, budget_bytes, decide
+from llmos_shell.daemon.budget import RAM, UNUSED_WEIGHT, Held, Verdict, budget_bytes, decide
 from llmos_shell.daemon.conductor import Conductor
+from llmos_shell.daemon.gpus import Gpus
 from llmos_shell.daemon.loads import Loading, Loads
-from llmos_shell.daemon.memory.offload import Gpu, visible
-from llmos_shell.daemon.memory.sizing import Chosen, Pool
-from llmos_shell.daemon.needs import OVERHEAD, Need, need_of
+from llmos_shell.daemon.memory.sizing import Chosen, Pool, squeeze
+from llmos_shell.daemon.needs import OVERHEAD, Need, Study, need_of, study
 from llmos_shell.daemon.policies import NICE_0_WEIGHT, weight_of
 from llmos_shell.daemon.process import Phase, Process
 from llmos_shell.daemon.supervisor import load_message
@@ -51,8 +49,8 @@ class Residency:
         self._conductors: dict[str, Conductor] = {}
         self._loads = Loads(core)
         self._timers: dict[str, asyncio.TimerHandle] = {}
-        self._claims: dict[str, int] = {}  # bytes, of models loaded or being loaded
-        self._gpu_claims: dict[str, dict[str, int]] = {}  # the same of GPUs, by name
+        self._claims: dict[str, int] = {}  # bytes of RAM, of models loaded or being loaded
+        self.gpus = Gpus(core)
         self._draining: dict[str, tuple[str, asyncio.Event]] = {}  # begin no turns: who waits for them, and its end
         self._reviving: set[int] = set()
         self.budget = budget_bytes(host.memory().total)
@@ -170,7 +168,7 @@ class Residency:
         before = info.pages * info.page_tokens
         pool = pool_tokens or (max(before, slots * info.context) if layout == "split" else before)
         conductor.resizer.check()
-        more = max(0, int((pool - before) * info.kv_bytes_per_token * OVERHEAD))
+        more = max(0, (pool - before) * info.kv_bytes_per_token)
         work = self._resize(key, conductor, Resize(pool, slots, layout), more, chosen)
         error = await asyncio.shield(self._core.spawn_task(work))
         if error is not None:
@@ -180,7 +178,7 @@ class Residency:
     async def _resize(
         self, key: str, conductor: Conductor, shape: Resize, more: int, chosen: Chosen | None
     ) -> LlmosError | None:
-        """Claims `more` bytes meanwhile, and in the end what the pool has more, or less, than before."""
+        """Claims `more` bytes of KV meanwhile, and in the end what the pool has more, or less, than before."""
         shop, taken = conductor.workshop, 0
         try:
             if more:
@@ -190,7 +188,7 @@ class Residency:
         before = _pool_bytes(shop.info)
         try:
             await conductor.resizer.resize(shape)
-            taken = int((_pool_bytes(shop.info) - before) * OVERHEAD)
+            taken = _pool_bytes(shop.info) - before
             if chosen is not None:
                 conductor.sizer.keep(chosen)
         except LlmosError as error:
@@ -199,24 +197,43 @@ class Residency:
             self._claim(key, taken - more)
         return None
 
-    def _claim(self, key: str, more: int) -> None:
+    def _claim(self, key: str, pool: int) -> None:
+        """So many bytes of KV more, or fewer."""
         if key in self._claims:
-            self._claims[key] += more
+            self._claims[key] += self._parts(key, pool)[RAM]
+            self.gpus.grow(key, pool)
 
-    def free_bytes(self) -> int:
-        """Of the budget, what no model has."""
-        return max(0, self._room() - sum(one.bytes for one in self._held()))
+    def _parts(self, key: str, pool: int) -> dict[str, int]:
+        """What so many bytes of KV take of each device."""
+        on_gpus = self.gpus.parts(key, pool)
+        return {RAM: int((pool - sum(on_gpus.values())) * OVERHEAD), **on_gpus}
+
+    def free_bytes(self, key: str = "") -> int:
+        """What no model has: of the RAM, or where the KV of this one is."""
+        free = max(0, self._room() - sum(one.bytes[RAM] for one in self._held()))
+        if not key:
+            return free
+        in_ram = self._parts(key, 1 << 40)[RAM] / (1 << 40)
+        return int(min(free / in_ram if in_ram > 1e-6 else float("inf"), self.gpus.spare(key), 1 << 60))
 
     async def _grow(self, key: str, entry: ModelEntry, more: int, *, evict: bool) -> None:
         """Claims so many bytes more for a loaded model: unloads idle ones if it may, waits for nobody."""
+        if self.gpus.parts(key, more):
+            await self.gpus.look()
+        needed = self._parts(key, more)
         try:
             held = [msgspec.structs.replace(one, busy=one.busy or one.key == key) for one in self._held()]
-            verdict = decide(more, self._room(), held)
+            verdict = decide(needed, self._budgets(), held)
         except LlmosError as error:
             raise LlmosError(error.code, f"the pool of {entry.name} cannot grow: {error.message}") from None
         if verdict.wait or (verdict.evict and not evict):
             names = ", ".join(one for one in (*verdict.evict, *verdict.blockers) if one != key)
-            text = f"the pool of {entry.name} needs {more / 2**20:,.0f} MiB more, which {names or 'others'} have in use"
+            sizes = " and ".join(
+                f"{size / 2**20:,.0f} MiB{'' if device == RAM else f' of {device}'}"
+                for device, size in needed.items()
+                if device in verdict.short
+            )
+            text = f"the pool of {entry.name} needs {sizes} more, which {names or 'others'} have in use"
             raise LlmosError(Code.EBUSY, text, hint="unload other models first")
         self._claim(key, more)
         for victim in verdict.evict:
@@ -246,10 +263,13 @@ class Residency:
     async def plan(self, model: str) -> tuple[Need, tuple[str, ...], tuple[str, ...]]:
         """What a model needs, which models would make way for it, and which busy ones it would wait for."""
         entry, key = self._resolve(model)
-        need = await need_of(self._core, entry, self._room(), self._gpus)
+        found = await study(self._core, entry)
+        if found.on_gpus:
+            await self.gpus.look()
+        need = self._need(found)
         if key in self._claims:
             return need, (), ()
-        verdict = await self._verdict(key, need)
+        verdict = self._verdict(key, need)
         return need, verdict.evict, verdict.blockers
 
     def replan(self, process: Process) -> None:
@@ -279,6 +299,21 @@ class Residency:
         self._core.scheduling.dropped(conductor)
         self._core.note_activity()
 
+    async def place_again(self, conductor: Conductor) -> None:
+        """Decides anew what of a model goes to GPUs, whose worker could not be started again as it was."""
+        key = self._key(conductor)
+        if conductor.offload is None or conductor.entry.gpu_layers != "auto" or key not in self._claims:
+            return
+        found = await study(self._core, conductor.entry)
+        await self.gpus.look()
+        self._disclaim(key)
+        need = self._need(found)
+        self._claims[key] = need.host
+        self.gpus.claim(key, need)
+        conductor.offload = need.offload
+        if need.offload is not None:
+            self._core.events.info("residency", f"{conductor.entry.name}: {need.offload}")
+
     async def close(self) -> None:
         """Ends all workers."""
         await self._loads.close()
@@ -300,8 +335,18 @@ class Residency:
             info.pages,
             ledger.used_pages if ledger is not None else 0, info.slots, info.kv_bytes_per_token, shop.load_seconds,
             self._claims.get(key, 0), shop.rss(), key in self.pinned,
-            shop.landed,
+            shop.landed, gpus=self._gpu_memory(key, conductor),
         )  # fmt: skip
+
+    def _gpu_memory(self, key: str, conductor: Conductor | None) -> tuple[GpuMemory, ...]:
+        """What a model was estimated to take of each GPU, and takes."""
+        offload = conductor.offload if conductor is not None else None
+        layers = offload.gpu_layers if offload is not None else {}
+        claimed, measured = self.gpus.claimed(key), self.gpus.measured(key)
+        return tuple(
+            GpuMemory(gpu, layers.get(gpu, 0) if gpu in claimed else 0, claimed.get(gpu, 0), measured.get(gpu))
+            for gpu in sorted({*claimed, *measured})
+        )
 
     # -- private -------------------------------------------------------------------------------------------------------
 
@@ -311,63 +356,87 @@ class Residency:
         if former is not None:
             self._core.events.info("residency", f"the entry of {entry.name} has changed")
             await self._unload(former)
-        need = await need_of(self._core, entry, self._room(), self._gpus)
-        await self._make_room(key, loading, need)
-        try:
-            self._core.events.info("residency", f"loading {entry.name}, about {need}")
-            conductor = Conductor(self._core, entry, need.offload)
-            await conductor.load(loading.progressed)
-        except BaseException:
-            self._disclaim(key)
-            raise
-        if need.offload is not None and conductor.workshop.info is not None and not conductor.workshop.info.gpu:
-            self._gpu_claims.pop(key, None)
-            self._claims[key] = need.without_gpus
+        found, most = await study(self._core, entry), None
+        while True:
+            need = await self._make_room(key, loading, found, most)
+            try:
+                conductor = await self._start(key, loading, need)
+                break
+            except BaseException as error:
+                self._disclaim(key)
+                most = _fewer_layers(entry, need, most, error)
+                if most is None:
+                    raise
+                text = f"{entry.name} could not be loaded ({error}): trying with {most} layers on GPUs at most"
+                self._core.events.warning("residency", text)
         self._loaded(key, conductor)
+        return conductor
+
+    async def _start(self, key: str, loading: Loading, need: Need) -> Conductor:
+        """A conductor with a worker, and claims that are right for where the model has landed."""
+        entry, offload = loading.entry, need.offload
+        where = f": {offload}" if offload is not None else ""
+        self._core.events.info("residency", f"loading {entry.name}, about {need}{where}")
+        conductor = Conductor(self._core, entry, offload)
+        await conductor.load(loading.progressed)
+        info = conductor.workshop.info
+        if offload is not None and info is not None and not info.gpu:
+            self.gpus.disclaim(key)
+            self._claims[key] = need.without_gpus
+            if not info.knows_gpus:
+                self.gpus.blind.add(entry.kernel)
+                if offload.layers:
+                    self._core.events.info("residency", f"{entry.name}: {_blind(entry.kernel)}")
         return conductor
 
     def _disclaim(self, key: str) -> None:
         self._claims.pop(key, None)
-        self._gpu_claims.pop(key, None)
+        self.gpus.disclaim(key)
 
-    async def _gpus(self, entry: ModelEntry) -> list[Gpu]:
-        """GPUs that a model may use, with what is free there, or would be without idle models."""
-        found = await self._core.read(self._core.devices.gpus)
-        gpus = visible(found, os.environ.get("CUDA_VISIBLE_DEVICES"))
-        chosen = [gpu for gpu in gpus if not entry.gpus or gpu.index in entry.gpus]
+    def _need(self, found: Study, most: int | None = None) -> Need:
+        """What a model needs, by the last look at the GPUs; memory of idle models counts as free."""
+        if not found.on_gpus:
+            return need_of(found, self._room())
+        entry = found.entry
+        if entry.gpu_layers == "auto" and entry.kernel in self.gpus.blind:
+            need = need_of(found, self._room(), (), most)
+            assert need.offload is not None
+            return msgspec.structs.replace(
+                need, offload=msgspec.structs.replace(need.offload, why=_blind(entry.kernel))
+            )
         idle = [one.key for one in self._held() if not one.busy and not one.pinned]
-        return [
-            Gpu(gpu.index, gpu.name, None if gpu.free is None else gpu.free + self._claimed(gpu.name, idle))
-            for gpu in chosen
-        ]
+        return need_of(found, self._room(), self.gpus.usable(entry, idle), most)
 
-    def _claimed(self, gpu: str, keys: Collection[str]) -> int:
-        return sum(self._gpu_claims.get(key, {}).get(gpu, 0) for key in keys)
+    def _budgets(self) -> dict[str, int]:
+        return {RAM: self._room(), **self.gpus.budgets()}
 
-    async def _verdict(self, key: str, need: Need) -> Verdict:
-        """Who makes way on all devices. Raises ENOMEM if that is vain."""
-        free = {gpu.name: gpu.free for gpu in await self._core.read(self._core.devices.gpus)} if need.gpus else {}
-        held = [one for one in self._held() if one.key != key]
-        verdicts = [decide(need.host, self._room(), held)]
-        for name, size in need.gpus.items():
-            if (left := free.get(name)) is not None:
-                there = [msgspec.structs.replace(one, bytes=self._claimed(name, [one.key])) for one in held]
-                there = [one for one in there if one.bytes]
-                with contextlib.suppress(LlmosError):  # it may be wrong, and the kernel says so if it is not
-                    verdicts.append(decide(size, left + sum(one.bytes for one in there), there))
-        blockers = tuple(dict.fromkeys(name for one in verdicts for name in one.blockers))
-        if any(one.wait for one in verdicts):
-            return Verdict(wait=True, blockers=blockers)
-        return Verdict(tuple(dict.fromkeys(name for one in verdicts for name in one.evict)))
+    def _verdict(self, key: str, need: Need) -> Verdict:
+        """Who makes way on all devices. Raises ENOMEM if that is vain.
 
-    async def _make_room(self, key: str, loading: Loading, need: Need) -> None:
-        """Claims memory, once it is there: unloads idle models, waits for busy ones. Raises ENOMEM if that is vain."""
+        For a GPU that seems too small nobody makes way: that may be wrong, and the kernel says so if it is not.
+        """
+        held, budgets = [one for one in self._held() if one.key != key], self._budgets()
+        for gpu, size in need.gpus.items():
+            try:
+                decide({gpu: size}, budgets, held)
+            except LlmosError:
+                del budgets[gpu]
+        return decide(need.bytes, budgets, held)
+
+    async def _make_room(self, key: str, loading: Loading, found: Study, most: int | None) -> Need:
+        """Claims memory, once it is there: unloads idle models, waits for busy ones. Raises ENOMEM if that is vain.
+
+        What goes to GPUs, `most` layers by themselves, is planned anew whenever memory has changed hands.
+        """
         entry, begun, mine = loading.entry, self._core.now(), asyncio.Event()
         asked: set[str] = set()
         try:
             while True:
+                if found.on_gpus:
+                    await self.gpus.look()
                 try:
-                    verdict = await self._verdict(key, need)
+                    need = self._need(found, most)
+                    verdict = self._verdict(key, need)
                 except LlmosError as error:
                     raise LlmosError(
                         error.code, f"{entry.name} cannot be loaded: {error.message}", hint=error.hint
@@ -379,8 +448,8 @@ class Residency:
                         await self._unload(conductor)
                 if not verdict.wait and not verdict.evict:
                     self._claims[key] = need.host
-                    self._gpu_claims[key] = need.gpus
-                    return
+                    self.gpus.claim(key, need)
+                    return need
                 if verdict.blockers and not loading.waits_for:
                     names = ", ".join(verdict.blockers)
                     self._core.events.info("residency", f"{entry.name} waits for memory that {names} has in use")
@@ -401,7 +470,7 @@ class Residency:
             mine.set()
 
     async def _squeezed(self, blockers: tuple[str, ...], needed: int) -> bool:
-        """Whether `needed` bytes came free because busy models got smaller pools, which are enough for who runs."""
+        """Whether RAM that was missing for `needed` came free: busy models got smaller pools, enough for who runs."""
         missing = needed - self.free_bytes()
         found: list[tuple[str, Pool, int]] = []
         for key in blockers:
@@ -410,20 +479,18 @@ class Residency:
             info = conductor.workshop.info if conductor is not None else None
             if small is not None and info is not None:
                 page_bytes = info.page_tokens * info.kv_bytes_per_token
-                found.append((key, small, int((info.pages - small.pages) * page_bytes * OVERHEAD)))
-        if sum(size for _, _, size in found) < missing:
-            return False
-        for key, small, size in sorted(found, key=lambda one: -one[2]):
+                found.append((key, small, self._parts(key, (info.pages - small.pages) * page_bytes)[RAM]))
+        chosen = squeeze(missing, {key: size for key, _, size in found})
+        for key, small, _ in (one for one in found if one[0] in chosen):
             conductor = self._conductors.get(key)
             info = conductor.workshop.info if conductor is not None else None
-            if missing <= 0 or info is None:
-                break
+            if info is None:
+                return False
             try:
                 await self.resize(key, small.pages * info.page_tokens, small.slots, small.layout)
             except LlmosError:
                 return False
-            missing -= size
-        return missing <= 0
+        return bool(chosen)
 
     def _room(self) -> int:
         """Bytes that models may have now: the budget, or less where others have taken the memory."""
@@ -440,18 +507,24 @@ class Residency:
         for key, claimed in self._claims.items():
             conductor = self._conductors.get(key)
             if conductor is None or key in self._loads:
-                held.append(Held(key, claimed, busy=True, pinned=key in self.pinned))
+                sizes = {RAM: claimed, **self.gpus.held(key)}
+                held.append(Held(key, sizes, busy=True, pinned=key in self.pinned))
                 continue
             nices = [one.nice for one in conductor.members.values() if one.alive]
             weight = weight_of(min(nices)) / NICE_0_WEIGHT if nices else UNUSED_WEIGHT
             held.append(
                 Held(
-                    key, max(claimed, conductor.workshop.rss() if conductor.entry.path.endswith(".gguf") else 0),
+                    key, self._sizes(key, conductor, claimed),
                     _occupied(conductor), key in self.pinned, self._core.now() - conductor.used,
                     conductor.workshop.load_seconds, weight,
                 )
             )  # fmt: skip
         return held
+
+    def _sizes(self, key: str, conductor: Conductor, claimed: int) -> dict[str, int]:
+        """What a loaded model has of each device."""
+        rss = conductor.workshop.rss() if conductor.entry.path.endswith(".gguf") else 0
+        return {RAM: max(claimed, rss), **self.gpus.held(key)}
 
     async def _revive(self, process: Process) -> None:
         """Has a process run again whose model made way while it was stopped."""
@@ -522,6 +595,23 @@ def keep_for_later(core: Core, process: Process) -> None:
     """Stops a process whose model cannot be loaded now: nothing of it is lost, and `cont` tries again."""
     if process.alive and not process.stopped:
         lifecycle.stop(core, process)
+
+
+def _fewer_layers(entry: ModelEntry, need: Need, most: int | None, error: BaseException) -> int | None:
+    """How many layers to try on GPUs after a load that failed, where that is ours to choose: half, then none.
+
+    What a GPU needs is an estimate, and others may take its memory meanwhile. None: it is not to be tried again.
+    """
+    layers = need.offload.layers if need.offload is not None else 0
+    if entry.gpu_layers != "auto" or not layers or not isinstance(error, LlmosError):
+        return None
+    if error.code not in (Code.ENOMEM, Code.ENOEXEC, Code.EIO):
+        return None
+    return layers // 2 if most is None else 0
+
+
+def _blind(kernel: str) -> str:
+    return f"kernel {kernel} was built without support for GPUs"
 
 
 def _occupied(conductor: Conductor) -> bool:

@@ -128,7 +128,7 @@ class Sizer:
         return Bounds(
             self._first,
             context_pages=-(-info.context // info.page_tokens),
-            spare_pages=self._conductor.core.residency.free_bytes() // 2 // page_bytes,
+            spare_pages=self._conductor.core.residency.free_bytes(self._conductor.key) // 2 // page_bytes,
             sizes=not self._chosen.size and entry.pool_tokens is None and entry.slots is None,
             layouts=self._may_try(info, info.pages * page_bytes),
         )

@@ -42,7 +42,8 @@ async def start_worker(
     link = WorkerLink(entry.name, handshake.message, handshake.lost)
     handshake.link = link
     try:
-        await link.start(kernels.argv_of(manifest))
+        shown = {"CUDA_VISIBLE_DEVICES": ",".join(offload.uuids)} if offload is not None and offload.uuids else {}
+        await link.start(kernels.argv_of(manifest), shown)
         ready = await _watched(handshake, link)
         handshake.release()
     except OSError as error:

@@ -100,6 +100,8 @@ class Workshop:
         layers = self._entry.gpu_layers if offload is None else offload.layers
         if self.info is None or not layers or layers == "auto" or self.info.gpu:
             return ""
+        if self._entry.gpu_layers == "auto" and not self.info.knows_gpus:
+            return ""
         return f"{self._entry.name} was to run on a GPU (gpu_layers = {self._entry.gpu_layers}) and runs on the CPU"
 
     async def restart(self) -> None:
@@ -117,6 +119,7 @@ class Workshop:
                 if attempt == MAX_LOADS - 1 or self._closing:
                     raise
                 self._conductor.resizer.shape = None  # perhaps there is no memory for it any more
+                await self._core.residency.place_again(self._conductor)
             await asyncio.sleep(PAUSE_SECONDS * 2**attempt)
 
     def send(self, message: Struct) -> None:

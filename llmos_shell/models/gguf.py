@@ -48,6 +48,8 @@ class GgufInfo(Struct, frozen=True):
     tensors: int
     block_bytes: tuple[int, ...] = ()  # of the weights of each layer
     output_bytes: int = 0  # of those after the last layer; of the embeddings where they serve as output too
+    largest_bytes: int = 0  # of the largest tensor in a layer
+    feed_forward: int = 0  # values that a token has between a layer's feed-forward matrices
 
     def kv_bytes_per_token(self, kv_type: str = "f16") -> int:
         """Bytes of KV per token, over all layers. Raises EINVAL for an unknown type.
@@ -240,6 +242,11 @@ def _info(fields: _Fields, tensors: list[_Tensor], size: int) -> GgufInfo:
         block_bytes=tuple(_bytes_of(tensors, f"blk.{layer}.") for layer in range(layers)),
         output_bytes=_bytes_of(tensors, "output_norm.")
         + (_bytes_of(tensors, "output.") or _bytes_of(tensors, "token_embd.")),
+        largest_bytes=max((tensor.bytes for tensor in tensors if tensor.name.startswith("blk.")), default=0),
+        feed_forward=max(
+            max(fields.naturals(".feed_forward_length", layers, 0), default=0),
+            fields.natural(".expert_used_count") * fields.natural(".expert_feed_forward_length"),
+        ),
     )
 
 

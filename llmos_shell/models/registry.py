@@ -248,6 +248,8 @@ def _check(key: str, value: Any) -> None:
         raise ValueError(f".{key}: must be at most {MAX_NUMBER}")
     if key == "keep_seconds" and value < 0:
         raise ValueError(".keep_seconds: must be at least 0")
+    if key == "gpus" and (any(not 0 <= one <= MAX_NUMBER for one in value) or len(set(value)) < len(value)):
+        raise ValueError(".gpus: must be numbers of GPUs, each once")
     if key == "options":
         _check_options(value)
     if key == "sampling":

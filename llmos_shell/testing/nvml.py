@@ -35,6 +35,7 @@ class Gpu:
     """One GPU, or one of its MIG instances."""
 
     name: str = "Scripted GPU"
+    uuid: str = ""
     total: int = 24 << 30
     used: int = 1 << 30
     utilisation: int = 37
@@ -61,6 +62,7 @@ class ScriptedNvml:
         self.started = 0
         self._answers: dict[str, Callable[..., Any]] = {
             "nvmlDeviceGetName": lambda gpu: gpu.name,
+            "nvmlDeviceGetUUID": _uuid,
             "nvmlDeviceGetMemoryInfo": lambda gpu: SimpleNamespace(
                 total=gpu.total, used=gpu.used, free=gpu.total - gpu.used
             ),
@@ -107,6 +109,12 @@ class ScriptedNvml:
         code = self.errors.get(name) or (gpu.errors.get(name) or gpu.errors.get("*") if gpu is not None else None)
         if code:
             raise NVMLError(code)
+
+
+def _uuid(gpu: Gpu) -> str:
+    if not gpu.uuid:
+        raise NVMLError(3)
+    return gpu.uuid
 
 
 def _mig_mode(gpu: Gpu) -> tuple[int, int]:

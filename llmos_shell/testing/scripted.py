@@ -34,12 +34,18 @@ of `Load` of the same name):
     resize_seconds  `resize` takes so long
     mixes           false: steps are of prompts or of decoding rows
     gpu             true: it says that it computes on a GPU
+    knows_gpus      false: it says that it was built without support for them
+    most_layers     it has no memory for more layers than this on GPUs (ENOMEM)
+    lost_gpu        once `marker` exists, loading fails where CUDA_VISIBLE_DEVICES shows this GPU (EIO)
+    told            file to which every load appends one line of JSON: the layers and the split that `Load` gives, and
+                    the GPUs that CUDA_VISIBLE_DEVICES shows
     counter         file to which every step appends one line per row, see `computed`
 """
 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import threading
 import time
@@ -65,7 +71,7 @@ OPTIONS = (
     "pages", "page_tokens", "slots", "context", "layout", "max_batch", "most_guesses", "reply", "end_after",
     "step_seconds", "token_seconds", "crowd", "crash_at_token", "hang_at_token", "marker", "fail_load", "hang_load",
     "load_seconds", "memory_bytes", "counter", "can_shift", "can_resize", "most_pages", "resize_seconds",
-    "mixes", "gpu",
+    "mixes", "gpu", "knows_gpus", "most_layers", "lost_gpu", "told",
 )  # fmt: skip
 
 _LETTERS = np.frombuffer(b"eeeetttaaaooiinnsshhrrdlucmwfgypbvk", dtype=np.uint8).astype(np.intp)
@@ -102,11 +108,17 @@ def load(spec: Load, progress: Callable[[int, int], bool] = no_matter) -> Script
     """Loads the engine, as any kernel's `LoadEngine`."""
     options = spec.options
     _check(options)
+    _tell(spec)
     if options.get("hang_load"):
         _hang()
     _read_weights(float(options.get("load_seconds", 0)), int(options.get("memory_bytes", WEIGHTS_BYTES)), progress)
     if "fail_load" in options:
         raise LlmosError(Code.ENOEXEC, str(options["fail_load"]))
+    lost, marker = options.get("lost_gpu", ""), str(options.get("marker", ""))
+    if lost and lost in os.environ.get("CUDA_VISIBLE_DEVICES", "") and os.path.exists(marker):
+        raise LlmosError(Code.EIO, f"{lost} is lost")
+    if spec.gpu_layers > int(options.get("most_layers", spec.gpu_layers)):
+        raise LlmosError(Code.ENOMEM, f"no memory for {spec.gpu_layers} layers")
     if not spec.path.startswith("scripted:") and not os.path.exists(spec.path):
         raise LlmosError(Code.ENOEXEC, f"cannot load {spec.path}: no such file")
     return ScriptedEngine(spec)
@@ -353,6 +365,13 @@ def _crowd(path: str | None) -> Iterator[int]:
         yield 1 if alone else 5
 
 
+def _tell(spec: Load) -> None:
+    if "told" in spec.options:
+        told = {"layers": spec.gpu_layers, "split": spec.gpu_split, "gpus": os.environ.get("CUDA_VISIBLE_DEVICES")}
+        with open(str(spec.options["told"]), "a", encoding="ascii") as file:
+            file.write(json.dumps(told) + "\n")
+
+
 def _hang() -> None:
     while True:
         time.sleep(3600)
@@ -393,6 +412,7 @@ def _info(spec: Load) -> ModelInfo:
         any_layout=True,
         can_interrupt=True,
         gpu=bool(options.get("gpu", False)),
+        knows_gpus=bool(options.get("knows_gpus", True)),
         longest_piece_bytes=len(END_TEXT),
         description="scripted engine for tests",
     )

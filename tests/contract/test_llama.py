@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -245,3 +248,50 @@ def test_steps_are_interrupted_also_between_micro_batches(tmp_path: Path, fields
     assert engine.usage().used_tokens == 0
     assert np.array_equal(engine.step(chunks), expected)
     engine.close()
+
+
+BUFFERS = """
+import json, re, sys, llama_cpp
+from llmos_kernel_llamacpp import loading, native, planning
+from llmos_shell.abi.kernel import Shape
+from llmos_shell.abi.worker import Load
+lines = []
+log = native.lib.llama_log_callback(lambda level, text, _: lines.append(text.decode()))
+native.lib.llama_log_set(log, None)
+path, (embedding, feed_forward, heads, vocabulary) = sys.argv[1], map(int, sys.argv[2].split(","))
+for settings in json.loads(sys.argv[3]):
+    spec = Load(0, path, **settings)
+    model = loading.load_model(spec, lambda *_: True)
+    plan = planning.plan_kv(spec, 256, loading.kv_bytes_per_token(model, "f16"), 1 << 40)
+    lines.clear()
+    flash = int(spec.options.get("flash_attention", 1))
+    context, _ = loading.new_context(model, spec, plan, 1, flash)
+    logged = sum(map(float, re.findall(r"compute buffer size *= *([0-9.]+) MiB", "".join(lines))))
+    shape = Shape(embedding, feed_forward, heads, vocabulary)
+    print(logged, planning.compute_bytes(spec, shape, plan.cells, 1) / 2**20)
+    native.lib.llama_free(context)
+    native.lib.llama_model_free(model)
+"""
+
+
+@pytest.mark.parametrize("dimensions", [(512, 1536, 8, 8192), (256, 2048, 4, 512), (512, 1024, 16, 16000)])
+def test_buffers_of_computation_are_no_larger_than_planned(tmp_path: Path, dimensions: tuple[int, ...]) -> None:
+    embedding, feed_forward, heads, vocabulary = dimensions
+    path = tmp_path / "m.gguf"
+    shape = Shape(
+        embedding, heads=heads, kv_heads=heads // 2, feed_forward=feed_forward, vocabulary=vocabulary, context=256
+    )
+    write_random_model(path, shape, quantisation="q8_0")
+    settings = [
+        {"layout": layout, "slots": slots, "context": 2048, "pool_tokens": slots * 2048, "options": options}
+        for layout in ("shared", "split")
+        for slots in (2, 16)
+        for options in ({}, {"flash_attention": 0}, {"n_ubatch": 128}, {"n_ubatch": 1024})
+    ]
+    words = [sys.executable, "-c", BUFFERS, str(path), ",".join(map(str, dimensions)), json.dumps(settings)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    found = [tuple(map(float, line.split())) for line in done.stdout.splitlines()]
+    assert len(found) == len(settings)
+    for (logged, planned), setting in zip(found, settings, strict=True):
+        assert 0 < logged <= planned * 1.01 + 0.1, setting
+        assert planned <= 2.5 * logged, setting

@@ -23,6 +23,8 @@ MOST_POOL_TOKENS, MOST_SLOTS = (1 << 31) - 1, 4096
 async def list_(context: Context, args: abi.Nothing) -> tuple[ModelStatus, ...]:
     """`models`; one loaded from a path is listed too."""
     core = context.core
+    if core.residency.gpus.claiming:
+        await core.residency.gpus.look()
     rows = {one.entry.name: one for one in core.registry.listing()}
     for key, conductor in core.residency.loaded().items():
         rows.setdefault(key, core.registry.status(conductor.entry))
@@ -73,7 +75,9 @@ async def plan(context: Context, args: abi.ModelName) -> abi.LoadPlan:
     if need.offload is None:
         return found
     offload = need.offload
-    return structs.replace(found, gpu_layers=offload.layers, layers=offload.of, gpu_note=offload.note)
+    return structs.replace(
+        found, gpu_layers=offload.layers, layers=offload.of, gpu_note=offload.why, gpu_split=offload.gpu_layers
+    )
 
 
 async def progress(context: Context, args: abi.Awaited) -> abi.ModelLoad | None:

@@ -8,6 +8,7 @@ quicker; a trial that failed is repeated after twice the time. Counts are pages 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 from msgspec import Struct
@@ -139,6 +140,20 @@ def refused(state: Sizing, pool: Pool, wanted: Pool) -> Sizing:
 def changed(state: Sizing, pool: Pool, wanted: Pool) -> Sizing:
     """The pool is the one that was decided for."""
     return state if wanted.layout != pool.layout else replace(state, refusals=0)
+
+
+def squeeze(missing: int, spare: Mapping[str, int]) -> tuple[str, ...]:
+    """Which pools to make smaller so that `missing` bytes come free, those first that have most to spare.
+
+    None where nothing is missing, or all of them together have too little.
+    """
+    chosen: list[str] = []
+    for key in sorted(spare, key=lambda key: -spare[key]):
+        if missing <= 0:
+            break
+        chosen.append(key)
+        missing -= spare[key]
+    return tuple(chosen) if missing <= 0 else ()
 
 
 def least(pool: Pool, used_pages: int, context_pages: int) -> Pool:

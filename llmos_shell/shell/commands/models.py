@@ -32,13 +32,14 @@ from llmos_shell.shell.streaming import show_progress
 from llmos_shell.shell.tables import Column, render, size, style_of, to_json
 
 _JSON = Option(("--json",), "as JSON, with all fields")
+_RSS = Column("RSS", right=True)
 _MODEL_COLUMNS = (
     Column("MODEL"),
     Column("SIZE", right=True),
     Column("KERNEL"),
     Column("LOADED"),
     Column("NEEDS", right=True),
-    Column("RSS", right=True),
+    _RSS,
     Column("CONTEXT", right=True),
     Column("KV USED", right=True),
     Column("POOL"),
@@ -58,8 +59,21 @@ def _models(context: Context, args: Args) -> int:
         return bool(problems)
     rows = [_model_row(status) for status in shown]
     colours = ["red" if status.problem else "green" if status.worker is not None else "" for status in shown]
-    context.out.write(render(_MODEL_COLUMNS, rows, style_of(context), colours))
+    columns = list(_MODEL_COLUMNS)
+    if any(status.gpus for status in shown):
+        at = columns.index(_RSS) + 1
+        columns.insert(at, Column("GPUS"))
+        for row, status in zip(rows, shown, strict=True):
+            row.insert(at, _gpus(status))
+    context.out.write(render(columns, rows, style_of(context), colours))
     return bool(problems)
+
+
+def _gpus(status: ModelStatus) -> str:
+    """What it was estimated to take of each GPU, and takes."""
+    return " ".join(
+        f"{gpu.name}:{size(gpu.estimated)}/{'-' if gpu.measured is None else size(gpu.measured)}" for gpu in status.gpus
+    )
 
 
 def _model_row(status: ModelStatus) -> list[str]:
@@ -119,7 +133,9 @@ def _show_plan(context: Context, args: Args, model: str) -> None:
         return
     line = f"{plan.model}: needs about {size(plan.needed)} of the {size(plan.budget)} for models"
     if plan.layers:
-        where = ", ".join(f"{name}: {size(taken)}" for name, taken in plan.gpus.items())
+        where = ", ".join(
+            f"{plan.gpu_split.get(name, 0)} to {name}: {size(taken)}" for name, taken in plan.gpus.items()
+        )
         line += f"; {plan.gpu_layers} of {plan.layers} layers go to GPUs" + (f" ({where})" if where else "")
         line += f": {plan.gpu_note}" if plan.gpu_note else ""
     if plan.loaded:
@@ -213,9 +229,10 @@ COMMANDS = (
         options=(Option(("-l", "--loaded"), "only those in memory"), _JSON),
         description=(
             "The default model has a star. Models are described in `models.toml`; any weights file works too. SIZE is "
-            "that of the weights, CONTEXT and KV USED are tokens, POOL says how the KV is laid out and for how many at "
-            "once, PROCS are its live processes. Mistakes in `models.toml` are told on standard error, and models that "
-            "cannot be loaded say why."
+            "that of the weights, NEEDS what a model was estimated to take of the RAM, RSS what it takes; where GPUs "
+            "are used, GPUS says both of each. CONTEXT and KV USED are tokens, POOL says how the KV is laid out and "
+            "for how many at once, PROCS are its live processes. Mistakes in `models.toml` are told on standard error, "
+            "and models that cannot be loaded say why."
         ),
         examples=(
             Example("models", "what can be run?"),

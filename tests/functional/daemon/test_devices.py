@@ -130,6 +130,9 @@ def model_on_gpus(llmos_home):
     return llmos_home
 
 
+SOME = 558
+"""MiB of a GPU that hold some of the layers."""
+
 MODELS = {
     "auto": 'gpu_layers = "auto"',
     "all": "gpu_layers = -1",
@@ -140,7 +143,8 @@ MODELS = {
 
 
 @pytest.mark.parametrize(
-    ("mib", "auto"), [(8000, "9 of 9 layers go to GPUs (gpu0: "), (680, "layers fit"), (600, "no GPU has memory free")]
+    ("mib", "auto"),
+    [(8000, "9 of 9 layers go to GPUs (9 to gpu0: "), (SOME, "layers fit"), (500, "not even one layer fits")],
 )
 def test_layers_are_planned_by_what_is_free(model_on_gpus, tmp_path, mib, auto):
     (tmp_path / "modules").mkdir()
@@ -155,9 +159,13 @@ def test_layers_are_planned_by_what_is_free(model_on_gpus, tmp_path, mib, auto):
             assert (plans["other"].gpu_layers, plans["other"].gpus) == (0, {})
             assert "cannot be told" in plans["other"].gpu_note
             saved = plans["cpu"].needed - plans["auto"].needed
-            assert (saved > 0) == bool(plans["auto"].gpu_layers) and (mib != 680 or 0 < plans["auto"].gpu_layers < 9)
+            assert (saved > 0) == bool(plans["auto"].gpu_layers) and (mib != SOME or 0 < plans["auto"].gpu_layers < 9)
             status = client.call(MODEL_LOAD, ModelName("auto"))  # on this machine it lands on the CPU
-            assert ("was to run on a GPU" in status.warning) == bool(plans["auto"].gpu_layers)
+            assert status.warning == "" and status.gpus == ()
+            blind = [event.text for event in client.stream(SYS_DMESG, Dmesg()) if "built without" in event.text]
+            assert len(blind) == bool(plans["auto"].gpu_layers)
+            plan = client.call(MODEL_PLAN, ModelName("auto"))
+            assert (plan.gpu_layers, "built without" in plan.gpu_note) == (0, True)
             assert status.estimated_bytes == pytest.approx(plans["cpu"].needed, rel=0.01)
             assert "was to run on a GPU" in client.call(MODEL_LOAD, ModelName("all")).warning
         odd = command("load", "odd")
@@ -177,7 +185,9 @@ def test_auto_without_a_gpu_is_no_failure(model_on_gpus):
         with daemon.connect() as client:
             status = client.call(MODEL_LOAD, ModelName("auto"))
             assert status.warning == ""
-            assert any("auto: there is no GPU" in event.text for event in client.stream(SYS_DMESG, Dmesg()))
+            client.call(MODEL_PLAN, ModelName("auto"))
+            told = [event.text for event in client.stream(SYS_DMESG, Dmesg())]
+            assert sum("there is no GPU" in text for text in told) == 1
     finally:
         daemon.stop()
 

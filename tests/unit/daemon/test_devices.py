@@ -57,6 +57,35 @@ def test_a_lost_gpu_is_listed_with_its_error_and_does_not_hide_the_next():
     assert falling.problem == "GPU is lost" and falling.watts == 123.456
 
 
+def vram(*gpus, workers=(), errors=None):
+    return DeviceReader(lambda: ScriptedNvml(*gpus, errors=errors)).vram(workers)
+
+
+def test_memory_that_models_may_have():
+    found = vram(Gpu(uuid="GPU-a", processes={1: 5 << 20, 2: None, 3: 7}), Gpu(), workers={1, 2})
+    assert [(one.name, one.number, one.uuid, one.free) for one in found.gpus] == [
+        ("gpu0", 0, "GPU-a", 23 << 30),
+        ("gpu1", 1, "", 23 << 30),
+    ]
+    assert found.used == {"gpu0": {1: 5 << 20}, "gpu1": {}}, "what is not told, or not asked for, is missing"
+
+
+def test_memory_of_a_lost_gpu_is_unknown_and_the_others_keep_their_numbers():
+    found = vram(Gpu(errors={"*": 15}), Gpu(errors={"nvmlDeviceGetHandleByIndex": 15}), Gpu())
+    assert found.free == {"gpu0": None, "gpu1": None, "gpu2": 23 << 30}
+    assert [one.number for one in found.gpus] == [0, 1, 2]
+    assert vram(Gpu(), errors={"nvmlInit": 9}).gpus == ()
+
+
+def test_models_are_put_on_instances_that_can_be_named():
+    named = [Gpu(uuid="MIG-a", total=10 << 30), None, Gpu(uuid="MIG-b", processes={1: 9})]
+    first, second = vram(Gpu(uuid="GPU-a", instances=named), workers={1}).gpus
+    assert (first.name, first.uuid, first.free, first.instance) == ("gpu0.0", "MIG-a", 9 << 30, True)
+    assert (second.name, second.number) == ("gpu0.2", 0)
+    assert [one.name for one in vram(Gpu(instances=[Gpu(), Gpu()])).gpus] == ["gpu0.0"], "as CUDA does"
+    assert vram(Gpu(instances=[None])).gpus == (), "nobody can compute on it"
+
+
 def test_processes_nobody_can_tell_are_unknown_not_none_at_all():
     both = {"nvmlDeviceGetComputeRunningProcesses": 4, "nvmlDeviceGetGraphicsRunningProcesses": 3}
     assert gpu(Gpu(errors=both)).processes is None

@@ -8,14 +8,20 @@ import pytest
 
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.types import ModelEntry
+from llmos_shell.daemon import budget as budget_module
 from llmos_shell.daemon import needs
-from llmos_shell.daemon.budget import Held, Verdict, decide
+from llmos_shell.daemon.budget import RAM, Held, Verdict
 from llmos_shell.daemon.supervisor import load_message
 from llmos_shell.engine.drafts import draft_load
 
 
 def held(key, bytes=100, **fields):
-    return Held(key, bytes, **{"idle_seconds": 60.0, "load_seconds": 1.0, **fields})
+    return Held(key, {RAM: bytes}, **{"idle_seconds": 60.0, "load_seconds": 1.0, **fields})
+
+
+def decide(needed, budget, held):
+    """With RAM alone."""
+    return budget_module.decide({RAM: needed}, {RAM: budget}, held)
 
 
 def test_nobody_makes_way_while_there_is_room():
@@ -35,12 +41,12 @@ def test_pinned_models_are_never_given_up_and_named():
 
 
 def test_busy_models_are_waited_for():
-    assert decide(100, 150, [held("a", busy=True)]) == Verdict(wait=True, blockers=("a",))
+    assert decide(100, 150, [held("a", busy=True)]) == Verdict(wait=True, blockers=("a",), short=(RAM,))
     assert decide(100, 250, [held("a", busy=True), held("b")]).evict == ("b",)
 
 
 def test_a_model_that_just_fell_idle_stays_for_as_long_as_loading_it_would_take():
-    assert decide(100, 150, [held("a", idle_seconds=2.9, load_seconds=3.0)]) == Verdict(wait=True)
+    assert decide(100, 150, [held("a", idle_seconds=2.9, load_seconds=3.0)]) == Verdict(wait=True, short=(RAM,))
     assert decide(100, 150, [held("a", idle_seconds=3.0, load_seconds=3.0)]).evict == ("a",)
     assert decide(100, 150, [held("a", idle_seconds=30.0, load_seconds=300.0)]).evict == ("a",)
 

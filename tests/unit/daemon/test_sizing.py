@@ -22,6 +22,7 @@ from llmos_shell.daemon.memory.sizing import (
     decide,
     least,
     refused,
+    squeeze,
 )
 
 CONTEXT = 64
@@ -177,3 +178,10 @@ def test_the_least_pool_is_enough(pool: Pool, used: int) -> None:
     small = least(pool, min(used, pool.pages), CONTEXT)
     assert min(used, pool.pages) <= small.pages <= pool.pages
     assert small.pages >= CONTEXT * (small.slots if small.layout == "split" else 1)
+
+
+def test_pools_are_squeezed_only_where_that_helps() -> None:
+    spare = {"a": 10, "b": 30, "c": 20}
+    assert squeeze(25, spare) == ("b",) and squeeze(45, spare) == ("b", "c")
+    assert squeeze(61, spare) == () and squeeze(1, {}) == ()
+    assert squeeze(0, spare) == () and squeeze(-5, spare) == (), "another device is short"

@@ -235,6 +235,12 @@ def test_its_kv_takes_no_more_tokens_than_the_model_s() -> None:
     assert draft_load(spec, context=1000, pool_tokens=1500).pool_tokens == 1500
 
 
+def test_a_draft_goes_where_the_output_of_its_model_is():
+    for layers, split, expected in ((0, (), (0, ())), (7, (3, 4, 0), (-1, (0, 1))), (-1, (), (-1, ()))):
+        small = draft_load(abi.Load(PROTOCOL, "x", gpu_layers=layers, gpu_split=split, draft="y"), 100, 1000)
+        assert (small.gpu_layers, small.gpu_split) == expected
+
+
 def test_guesses_are_drawn_from_what_the_draft_computed() -> None:
     """Its KV holds what it says it does, after any cut."""
     draft = engine()

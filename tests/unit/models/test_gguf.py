@@ -264,3 +264,20 @@ class TestUnsound:
             assert tracemalloc.get_traced_memory()[1] < 2_000_000
         finally:
             tracemalloc.stop()
+
+
+def test_where_the_bytes_of_a_model_are(tmp_path: Path) -> None:
+    from llmos_shell.testing.random_gguf import Shape, write_random_model
+
+    write_random_model(tmp_path / "m.gguf", Shape(embedding=64, layers=3, feed_forward=128, vocabulary=512))
+    info = read_gguf(str(tmp_path / "m.gguf"))
+    block = 4 * (64 * 64 * 2 + 64 * 32 * 2 + 3 * 64 * 128 + 2 * 64)
+    assert info.block_bytes == (block,) * 3
+    assert info.output_bytes == 4 * (512 * 64 + 64)
+    assert (info.largest_bytes, info.feed_forward) == (4 * 64 * 128, 128)
+
+
+def test_a_token_passes_all_experts_that_are_used_for_it(file: Path) -> None:
+    entries = [ARCHITECTURE, number("llama.expert_used_count", 4), number("llama.expert_feed_forward_length", 100)]
+    file.write_bytes(built((*entries, number("llama.feed_forward_length", 300))))
+    assert read_gguf(str(file)).feed_forward == 400

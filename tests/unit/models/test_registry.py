@@ -93,6 +93,8 @@ class TestUserFile:
             ('path = "x"\ncontext = "5"', "models.bad.context: expected `int | null`, got `str`"),
             ('path = "x"\ncontext = 0', "models.bad.context: must be at least 1"),
             ('path = "x"\nslots = -1', "models.bad.slots: must be at least 1"),
+            ('path = "x"\ngpus = [0, -1]', "models.bad.gpus: must be numbers of GPUs, each once"),
+            ('path = "x"\ngpus = [1, 1]', "models.bad.gpus: must be numbers of GPUs, each once"),
             ('path = "x"\nlayout = "both"', "models.bad.layout: invalid enum value 'both'"),
             ('path = "x"\nsampling = {heat = 1}', "models.bad.sampling.heat: unknown key"),
             ('path = "x"\nsampling = {top_k = "1"}', "models.bad.sampling: Expected `int`, got `str` - at `$.top_k`"),
