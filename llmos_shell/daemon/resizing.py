@@ -63,6 +63,7 @@ class Resizer:
             await conductor.tokenizer.settled()  # all images are written
             self._check(pager)
             conductor.send(shape)
+            conductor.tokenizer.fence(lambda: None)  # a worker that does not come to it hangs, and is replaced
             answer = await self._answer
             self._check(pager)
         finally:

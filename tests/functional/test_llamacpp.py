@@ -167,8 +167,9 @@ def test_another_pool_costs_nobody_a_token(client: Client) -> None:
     alone = [run(client, prompt, **options) for prompt in prompts(4)]
     pids = [spawn(client, prompt, private=True, **options) for prompt in prompts(4)]
     wait_for_tokens(client, pids[-1], 20)
-    for slots in (8, 4):
-        status = client.call(MODEL_RESIZE, ResizePool("random", slots=slots, pool_tokens=slots * 512))
-        assert (status.slots, status.layout, status.context) == (slots, "split", 512)
+    for slots, layout in ((8, "split"), (8, "shared"), (4, "split")):
+        shape = ResizePool("random", slots=slots, pool_tokens=slots * 512, layout=layout)
+        status = client.call(MODEL_RESIZE, shape)
+        assert (status.slots, status.layout, status.context) == (slots, layout, 512)
     assert [text_of(client, pid) for pid in pids] == alone
     assert sum(row.recomputed_tokens for row in client.call(PROC_LIST, List(all=True))) == 0

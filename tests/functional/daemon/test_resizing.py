@@ -84,6 +84,22 @@ def test_a_client_that_goes_away_meanwhile_hurts_nobody(client, daemon):
     assert pool_of(client, "slow") == (16, 1, "shared")
 
 
+@pytest.mark.llmos(
+    models={"slow": {**POOL, "step_seconds": 0.004, "resize_seconds": 3600}},
+    env={"LLMOS_WORKER_STALL_SECONDS": "0.5"},
+)
+def test_a_worker_that_hangs_meanwhile_is_replaced(client):
+    alone = [run(client, prompt, model="slow", sampling=SAMPLING) for prompt in prompts(3)]
+    pids = [spawn(client, prompt, model="slow", sampling=SAMPLING, private=True) for prompt in prompts(3)]
+    for pid in pids:
+        wait_for_tokens(client, pid, 20)
+    with pytest.raises(LlmosError) as caught:
+        resize(client, "slow", slots=2)
+    assert caught.value.code == Code.EIO
+    assert [text_of(client, pid) for pid in pids] == alone
+    assert pool_of(client, "slow") == (32, 4, "shared")
+
+
 def test_sleeping_chats_come_back_too(client):
     pid, other = (spawn(client, chat=True, model="quick", sampling={**SAMPLING, "max_tokens": 40}) for _ in range(2))
     assert say(client, pid, "one") == say(client, other, "one")
