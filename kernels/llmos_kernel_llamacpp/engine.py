@@ -22,6 +22,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import sys
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, Literal
@@ -53,7 +54,7 @@ def load(spec: Load, progress: Callable[[int, int], bool] = no_matter) -> LlamaE
     planning.options_of(spec)
     if not lib.llama_supports_gpu_offload():
         spec = replace(spec, gpu_layers=0, gpu_split=())
-    before = loading.available_memory()
+    before = min(loading.available_memory(), sys.maxsize if spec.room is None else spec.room)
     model = loading.load_model(spec, progress)
     try:
         return LlamaEngine(model, spec, max(0, before - os.path.getsize(spec.path)))

@@ -34,6 +34,7 @@ class Load(Struct, frozen=True, tag="load"):
     gpu_split: tuple[int, ...] = ()  # of these, how many go to each GPU the worker sees; (): as the kernel likes
     options: dict[str, Any] = {}
     draft: str = ""  # weights of a smaller model of the same vocabulary, which guesses tokens; "": none
+    room: int | None = None  # bytes that the KV pool is planned in, with the weights; None: as many as are free
 
 
 class Tokenize(Struct, frozen=True, tag="tokenize"):

@@ -17,7 +17,6 @@ from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.types import ModelEntry, Overflow, Reason
 from llmos_shell.daemon import lifecycle, overflow
 from llmos_shell.daemon.digest import Digest
-from llmos_shell.daemon.memory.offload import Offload
 from llmos_shell.daemon.planner import Planner
 from llmos_shell.daemon.process import NO_LIMIT, Phase, Process
 from llmos_shell.daemon.prompts import Tokenizer
@@ -31,13 +30,14 @@ if TYPE_CHECKING:
     from asyncio import TimerHandle
 
     from llmos_shell.daemon.core import Core
+    from llmos_shell.daemon.needs import Need
 
 
 class Conductor:
     """The processes of one model, and its worker."""
 
-    def __init__(self, core: Core, entry: ModelEntry, offload: Offload | None = None) -> None:
-        self.offload = offload  # what of it goes to GPUs; None: as its entry says
+    def __init__(self, core: Core, entry: ModelEntry, need: Need) -> None:
+        self.need = need  # the memory it was planned to take, and on which devices
         self.core = core
         self.entry = entry
         self.members: dict[int, Process] = {}

@@ -37,6 +37,7 @@ class Need(Struct, frozen=True):
     offload: Offload | None = None
     without_gpus: int = 0  # bytes of RAM where they are not used after all
     pool: int = 0  # bytes of KV, wherever they are
+    room: int | None = None  # bytes of RAM that this was planned in
 
     def __str__(self) -> str:
         sizes = [f"{self.host / 2**20:,.0f} MiB"]
@@ -92,17 +93,17 @@ def need_of(found: Study, room: int, gpus: Sequence[Gpu] = (), most: int | None 
     """
     entry, weights = found.entry, found.weights
     if weights.info is None:
-        return Need(weights.size + kernels.pool_bytes(entry.kernel, load_message(entry), 0, 0, room))
+        return Need(weights.size + kernels.pool_bytes(entry.kernel, load_message(entry), 0, 0, room), room=room)
     needed = estimate(entry, weights, room, found.draft)
     if not entry.gpu_layers:
-        return Need(needed)
+        return Need(needed, room=room)
     pool = _pool(entry, weights, max(1, room - weights.size))
     layers = layers_of(found, pool)
     offload = plan(layers, gpus, most if entry.gpu_layers == "auto" else entry.gpu_layers, entry.gpu_layers == "auto")
     if not offload.gpu_bytes:
-        return Need(needed, {}, offload, needed, pool)
+        return Need(needed, {}, offload, needed, pool, room)
     host = needed - int((layers.total - offload.host_bytes) * OVERHEAD)
-    return Need(max(WORKER_BYTES, host), offload.gpu_bytes, offload, needed, pool)
+    return Need(max(WORKER_BYTES, host), offload.gpu_bytes, offload, needed, pool, room)
 
 
 async def _weights(core: Core, path: str, whose: str = "") -> Weights:

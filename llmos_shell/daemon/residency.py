@@ -266,7 +266,7 @@ class Residency:
         found = await study(self._core, entry)
         if found.on_gpus:
             await self.gpus.look()
-        need = self._need(found)
+        need = self._need(found, without=key)
         if key in self._claims:
             return need, (), ()
         verdict = self._verdict(key, need)
@@ -302,7 +302,7 @@ class Residency:
     async def place_again(self, conductor: Conductor) -> None:
         """Decides anew what of a model goes to GPUs, whose worker could not be started again as it was."""
         key = self._key(conductor)
-        if conductor.offload is None or conductor.entry.gpu_layers != "auto" or key not in self._claims:
+        if conductor.need.offload is None or conductor.entry.gpu_layers != "auto" or key not in self._claims:
             return
         found = await study(self._core, conductor.entry)
         await self.gpus.look()
@@ -310,7 +310,7 @@ class Residency:
         need = self._need(found)
         self._claims[key] = need.host
         self.gpus.claim(key, need)
-        conductor.offload = need.offload
+        conductor.need = need
         if need.offload is not None:
             self._core.events.info("residency", f"{conductor.entry.name}: {need.offload}")
 
@@ -340,7 +340,7 @@ class Residency:
 
     def _gpu_memory(self, key: str, conductor: Conductor | None) -> tuple[GpuMemory, ...]:
         """What a model was estimated to take of each GPU, and takes."""
-        offload = conductor.offload if conductor is not None else None
+        offload = conductor.need.offload if conductor is not None else None
         layers = offload.gpu_layers if offload is not None else {}
         claimed, measured = self.gpus.claimed(key), self.gpus.measured(key)
         return tuple(
@@ -377,7 +377,7 @@ class Residency:
         entry, offload = loading.entry, need.offload
         where = f": {offload}" if offload is not None else ""
         self._core.events.info("residency", f"loading {entry.name}, about {need}{where}")
-        conductor = Conductor(self._core, entry, offload)
+        conductor = Conductor(self._core, entry, need)
         await conductor.load(loading.progressed)
         info = conductor.workshop.info
         if offload is not None and info is not None and not info.gpu:
@@ -393,8 +393,8 @@ class Residency:
         self._claims.pop(key, None)
         self.gpus.disclaim(key)
 
-    def _need(self, found: Study, most: int | None = None) -> Need:
-        """What a model needs, by the last look at the GPUs; memory of idle models counts as free."""
+    def _need(self, found: Study, most: int | None = None, without: str = "") -> Need:
+        """What a model needs, by the last look at the GPUs; memory of idle models counts as free, and `without`'s."""
         if not found.on_gpus:
             return need_of(found, self._room())
         entry = found.entry
@@ -404,7 +404,7 @@ class Residency:
             return msgspec.structs.replace(
                 need, offload=msgspec.structs.replace(need.offload, why=_blind(entry.kernel))
             )
-        idle = [one.key for one in self._held() if not one.busy and not one.pinned]
+        idle = [one.key for one in self._held() if one.key == without or not (one.busy or one.pinned)]
         return need_of(found, self._room(), self.gpus.usable(entry, idle), most)
 
     def _budgets(self) -> dict[str, int]:

@@ -8,6 +8,9 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from msgspec import structs
 
 from llmos_shell.abi import PROTOCOL
 from llmos_shell.abi import worker as abi
@@ -16,6 +19,9 @@ from llmos_shell.abi.types import ModelEntry
 from llmos_shell.daemon import kernels
 from llmos_shell.daemon.link import WorkerLink
 from llmos_shell.daemon.memory.offload import Offload
+
+if TYPE_CHECKING:
+    from llmos_shell.daemon.needs import Need
 
 STALL_SECONDS = float(os.environ.get("LLMOS_WORKER_STALL_SECONDS", "60"))
 """A worker that should compute, but neither says anything nor uses CPU time nor reads for so long, is hung."""
@@ -29,15 +35,17 @@ async def start_worker(
     on_message: Callable[[abi.ToDaemon], None],
     on_lost: Callable[[str], None],
     on_progress: Callable[[int, int], None] | None = None,
-    offload: Offload | None = None,
+    need: Need | None = None,
 ) -> tuple[WorkerLink, abi.Ready]:
-    """A worker with its model loaded, on GPUs as `offload` says; `on_message` and `on_lost` hear of what comes after.
+    """A worker with its model loaded, where `need` says; `on_message` and `on_lost` hear of what comes after.
 
     Meanwhile `on_progress` is told how many bytes of the weights have been read, and of how many. Raises what the
     worker failed with (ENOEXEC, ENOMEM …), EIO when it died or hung, EPROTO for another version. Whenever it raises,
     the worker has gone, and its memory is free.
     """
-    handshake = _Handshake(load_message(entry, offload), entry, on_message, on_lost, on_progress)
+    offload = need.offload if need is not None else None
+    load = structs.replace(load_message(entry, offload), room=need.room if need is not None else None)
+    handshake = _Handshake(load, entry, on_message, on_lost, on_progress)
     manifest = kernels.manifest_named(entry.kernel)
     link = WorkerLink(entry.name, handshake.message, handshake.lost)
     handshake.link = link

@@ -60,7 +60,7 @@ class Workshop:
         """Starts a worker and loads the model. Raises what it failed with."""
         begun = time.monotonic()
         link, ready = await start_worker(
-            self._shaped(), self._conductor.message, self._lost, on_progress, self._conductor.offload
+            self._shaped(), self._conductor.message, self._lost, on_progress, self._conductor.need
         )
         if self._closing:  # the model was unloaded while it was being loaded again after a crash
             link.kill()
@@ -96,7 +96,7 @@ class Workshop:
     @property
     def landed(self) -> str:
         """What its users must be told if it was to run on a GPU and does not."""
-        offload = self._conductor.offload
+        offload = self._conductor.need.offload
         layers = self._entry.gpu_layers if offload is None else offload.layers
         if self.info is None or not layers or layers == "auto" or self.info.gpu:
             return ""

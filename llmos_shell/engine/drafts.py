@@ -20,7 +20,7 @@ def draft_load(spec: Load, context: int, pool_tokens: int) -> Load:
     pool = min(slots * context, max(pool_tokens, slots))
     return replace(
         spec, path=spec.draft, draft="", context=context, kv_type="f16", layout="split", slots=slots, pool_tokens=pool,
-        options={}, gpu_layers=-1 if spec.gpu_layers else 0, gpu_split=_last(spec.gpu_split),
+        options={}, gpu_layers=-1 if spec.gpu_layers else 0, gpu_split=_last(spec.gpu_split), room=None,
     )  # fmt: skip
 
 

@@ -195,6 +195,7 @@ def test_a_model_waits_for_a_busy_one_on_its_gpu(machine, client):
         pid = spawn(one, "x", model="a")
         retry_until(lambda: info(one, pid).generated_tokens > 0)
         machine.gpus({"free": 200, "processes": {listed(one, "a").worker: 800 * MIB}})
+        assert plan(one, "a").gpu_layers == 9, "its own memory is no reason against it"
         with loading(machine, "b"):
             retry_until(lambda: any("b waits for memory that a has in use" in text for text in events(one)))
             one.call(abi.PROC_KILL, abi.Kill(pid, Signal.KILL))

@@ -13,6 +13,8 @@ import pytest
 from llmos_shell.abi import syscalls as abi
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.types import Message, Reason, Signal, State
+from llmos_shell.testing.daemon import DaemonProcess
+from llmos_shell.testing.random_gguf import Shape, write_random_model
 from llmos_shell.testing.retry import retry_until
 
 MIB = 1 << 20
@@ -273,3 +275,21 @@ def test_a_load_that_waits_for_memory_says_for_whose(daemon, client):
     with loading(daemon, "b"):
         retry_until(lambda: getattr(client.call(abi.MODEL_PROGRESS, abi.Awaited("b")), "waits_for", ()) == ("a",))
     retry_until(lambda: client.call(abi.MODEL_PROGRESS, abi.Awaited("b")) is None)
+
+
+def test_a_pool_is_planned_in_the_budget_and_not_in_what_the_machine_has(llmos_home):
+    config = llmos_home / "config"
+    config.mkdir(parents=True, exist_ok=True)
+    write_random_model(config / "m.gguf", Shape(embedding=256, layers=4, heads=4, kv_heads=4, context=1 << 17))
+    (config / "models.toml").write_text('[models.m]\npath = "m.gguf"\n')
+    daemon = DaemonProcess(llmos_home, {"LLMOS_MEMORY_BYTES": str(300 * MIB)})
+    daemon.start()
+    try:
+        with daemon.connect() as client:
+            needed = client.call(abi.MODEL_PLAN, abi.ModelName("m")).needed
+            loaded = client.call(abi.MODEL_LOAD, abi.ModelName("m"))
+            pool = loaded.pages * loaded.page_tokens * loaded.kv_bytes_per_token
+            assert loaded.estimated_bytes == pytest.approx(needed, rel=0.02)
+            assert 60 * MIB < pool < needed <= 300 * MIB
+    finally:
+        daemon.stop()
