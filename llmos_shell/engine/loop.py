@@ -319,5 +319,5 @@ class Loop:
         if self._governor is not None:
             others = seconds - engine_seconds - drafting + drafting * self.threads
             self._governor.record(total, engine_seconds, others)
-        if not prompt:
+        if not prompt and self._info.most_guesses:
             self.guessing.note(len(chunks), guessed, right, seconds)

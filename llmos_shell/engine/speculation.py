@@ -177,7 +177,10 @@ class Speculation:
         self._of(sequences).note(guessed / sequences, right / sequences, seconds)
 
     def _of(self, sequences: int) -> _Trial:
-        return self._trials.setdefault(sequences, _Trial())
+        trial = self._trials.get(sequences)
+        if trial is None:
+            trial = self._trials[sequences] = _Trial()
+        return trial
 
 
 class _Trial:

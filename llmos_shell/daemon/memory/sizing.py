@@ -166,13 +166,12 @@ def least(pool: Pool, used_pages: int, context_pages: int) -> Pool:
 def _grown(pool: Pool, look: Look, bounds: Bounds) -> Pool:
     """Twice what is lacking, as far as there is memory."""
     most = pool.pages + bounds.spare_pages
-    slots = min(2 * pool.slots, MOST_SLOTS) if look.short_slots > look.short_pages else pool.slots
-    slots = max(slots, pool.slots)
+    lacks_slots = look.short_slots > look.short_pages
+    slots = max(pool.slots, min(2 * pool.slots, MOST_SLOTS)) if lacks_slots else pool.slots
     if pool.layout == "split":
-        slots = min(max(slots, pool.slots), most // bounds.context_pages)
-        return replace(pool, pages=max(pool.pages, slots * bounds.context_pages), slots=max(slots, pool.slots))
-    pages = pool.pages if look.short_slots > look.short_pages else min(2 * pool.pages, most)
-    return replace(pool, pages=pages, slots=slots)
+        slots = max(pool.slots, min(slots, most // bounds.context_pages))
+        return replace(pool, pages=max(pool.pages, slots * bounds.context_pages), slots=slots)
+    return replace(pool, pages=pool.pages if lacks_slots else min(2 * pool.pages, most), slots=slots)
 
 
 def _shrunk(pool: Pool, look: Look, bounds: Bounds) -> Pool:
