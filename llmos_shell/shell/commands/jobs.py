@@ -121,9 +121,8 @@ def _bg(context: Context, args: Args) -> int:
     for job in _select(context, args.JOB or ["%+"]):
         if job.done:
             raise LlmosError(Code.ESRCH, f"{job.text}: has ended")
-        if job.stopped:
-            job.members = [_followed(shell, member) for member in job.members]
-            job.proceed()
+        job.members = [_followed(shell, member) for member in job.members]
+        job.proceed()  # whatever is known of it: a stop that was just sent may not have been reported yet
         shell.last_background = job.pid
         context.out.write(f"[{job.number}]{shell.jobs().mark(job)} {job.text} &\n")
     return 0

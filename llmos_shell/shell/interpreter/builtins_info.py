@@ -241,8 +241,8 @@ def kill(shell: Shell, words: list[str]) -> int:
             status = shell.complain(f"kill: {target}: has ended", 1)
         elif number:
             job.signal(number)
-            if job.stopped and number in (signal.SIGTERM, signal.SIGHUP):
-                job.proceed()
+            if number in (signal.SIGTERM, signal.SIGHUP):
+                job.proceed()  # where it is stopped, it could not end
     if number == 0 and targets:
         return max([status, *(_is_there(shell, target) for target in others)])
     if others or not targets:

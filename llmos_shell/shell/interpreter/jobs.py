@@ -469,9 +469,8 @@ class Jobs:
             job.signal_hosts(signal.SIGCONT)
 
     def hang_up(self) -> None:
-        """The shell ends: its jobs get SIGHUP, stopped ones SIGCONT too."""
+        """The shell ends: its jobs get SIGHUP, and SIGCONT, without which stopped ones could not end."""
         for job in self:
             if not job.done:
                 job.signal(signal.SIGHUP)
-                if job.stopped:
-                    job.signal(signal.SIGCONT)
+                job.signal(signal.SIGCONT)

@@ -199,6 +199,27 @@ def test_a_byte_order_mark_is_no_part_of_the_script(llmos: Any, tmp_path: Path) 
 # -- fmt ---
 
 
+_SLOW_TO_STOP = """
+import os
+actions = [
+    (os.POSIX_SPAWN_OPEN, 3, "begun", os.O_WRONLY | os.O_CREAT, 0o600),
+    (os.POSIX_SPAWN_OPEN, 0, "gate", os.O_RDONLY, 0),
+]
+os.waitpid(os.posix_spawn("/bin/true", ["true"], {}, file_actions=actions), 0)
+"""
+"""While its child waits for somebody to open `gate`, this program is inside vfork, where no stop takes effect."""
+
+
+def test_bg_continues_what_has_not_stopped_yet(script: Any, tmp_path: Path) -> None:
+    (tmp_path / "work" / "slow.py").write_text(_SLOW_TO_STOP)
+    os.mkfifo(tmp_path / "work" / "gate")
+    script(
+        f"{sys.executable} slow.py &\nuntil test -e begun; do :; done\n"
+        "kill -STOP %1\nbg %1\n: > gate\nwait %1\n",
+        0,
+    )
+
+
 def test_fmt_prints_lists_shows_and_writes(llmos: Any, tmp_path: Path) -> None:
     ugly, neat = tmp_path / "work" / "ugly", tmp_path / "work" / "neat"
     ugly.write_text("if a;then\nb # c\nfi")
