@@ -15,6 +15,12 @@ from llmos_shell.testing.scripted import BOS, ScriptedEngine, load
 GREEDY = Sampling(temperature=0)
 
 
+def opened(answer: abi.ToDaemon) -> tuple[int, int, str]:
+    """What it says but for how long it took."""
+    assert isinstance(answer, abi.Opened)
+    return answer.seq, answer.reused, answer.note
+
+
 class Bench:
     """A loop and everything it said."""
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +11,8 @@ from hypothesis import strategies as st
 from llmos_shell.abi.engine import Chunk
 from llmos_shell.engine import neighbours
 from llmos_shell.testing.scripted import ScriptedEngine
+from tests.unit.engine.conftest import BenchMaker as Maker
 
-Maker = Any  # conftest.BenchMaker
 SLOTS = 24
 
 
