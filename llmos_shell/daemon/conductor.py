@@ -36,13 +36,13 @@ if TYPE_CHECKING:
 class Conductor:
     """The processes of one model, and its worker."""
 
-    def __init__(self, core: Core, entry: ModelEntry, need: Need) -> None:
+    def __init__(self, core: Core, key: str, entry: ModelEntry, need: Need) -> None:
         self.need = need  # the memory it was planned to take, and on which devices
         self.core = core
+        self.key = key  # what processes call the model
         self.entry = entry
         self.members: dict[int, Process] = {}
         self.used = 0.0  # when a process of it last changed, monotonic
-        self.key = core.residency.key_of(entry)
         self.device = "cpu"  # that its worker computes on
         self.scheduler = core.scheduling.make_scheduler()
         self.suspects = Suspects()
@@ -79,6 +79,12 @@ class Conductor:
     def busy(self) -> bool:
         """Whether some process wants to run, or is about to."""
         return self.tokenizer.pending or any(process.answering for process in self.members.values())
+
+    @property
+    def occupied(self) -> bool:
+        """Whether somebody runs on it. Unlike for `busy`, stopped ones and those that wait for it do not count."""
+        members = self.members.values()
+        return self.tokenizer.pending or any(one.phase is Phase.READY and not one.stopped for one in members)
 
     @property
     def weights(self) -> str:

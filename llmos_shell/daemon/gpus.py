@@ -7,7 +7,7 @@ in `memory.offload`.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -19,14 +19,17 @@ from llmos_shell.daemon.memory.vram import Tenant, budgets, left
 from llmos_shell.daemon.needs import Need
 
 if TYPE_CHECKING:
+    from llmos_shell.daemon.conductor import Conductor
     from llmos_shell.daemon.core import Core
 
 
 class Gpus:
     """What models have of GPUs, by the key of their entry."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, conductors: Mapping[str, Conductor]) -> None:
+        """`conductors` of models that are loaded are looked at and never changed."""
         self._core = core
+        self._conductors = conductors
         self._claims: dict[str, dict[str, int]] = {}  # bytes, by name of the GPU
         self._shares: dict[str, dict[str, float]] = {}  # of each byte of KV
         self._seen = Vram()
@@ -34,7 +37,7 @@ class Gpus:
 
     async def look(self) -> None:
         """Asks the driver what is free, and what workers have."""
-        workers = {one.workshop.host_pid for one in self._core.residency.all()} - {None}
+        workers = {one.workshop.host_pid for one in self._conductors.values()} - {None}
         pids = {pid for pid in workers if pid is not None}
         self._seen = await self._core.read(lambda: self._core.devices.vram(pids))
 
@@ -62,7 +65,7 @@ class Gpus:
 
     def measured(self, key: str) -> dict[str, int]:
         """What a model's worker had when the driver was last asked, by GPU; without those that do not tell."""
-        conductor = self._core.residency.find(key)
+        conductor = self._conductors.get(key)
         pid = conductor.workshop.host_pid if conductor is not None else None
         if pid is None:
             return {}
@@ -100,6 +103,11 @@ class Gpus:
         ]
 
     def _tenant(self, key: str) -> Tenant:
-        conductor = self._core.residency.find(key)
+        conductor = self._conductors.get(key)
         loaded = conductor is not None and conductor.workshop.host_pid is not None
         return Tenant(key, self._claims.get(key, {}), self.measured(key), loaded)
+
+
+def why_blind(kernel: str) -> str:
+    """What is said of a kernel that turned out to know no GPUs."""
+    return f"kernel {kernel} was built without support for GPUs"

@@ -1,28 +1,28 @@
 """Which models are loaded: loads once for however many wait, refuses what cannot fit, unloads what nobody uses.
 
-Owns the conductors. A process refers to its model by name; while the model is not loaded it has no conductor.
+Owns the conductors, pins and keep-alive timers. A process refers to its model by name; while the model is not loaded it
+has no conductor. Who has what of the memory is in `claims`, loads in progress are in `loads`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.syscalls import ModelLoad
-from llmos_shell.abi.types import GpuMemory, ModelEntry, ModelStatus
-from llmos_shell.abi.worker import ModelInfo, Resize
-from llmos_shell.daemon import host, lifecycle
-from llmos_shell.daemon.budget import RAM, UNUSED_WEIGHT, Held, Verdict, budget_bytes, decide
+from llmos_shell.abi.types import ModelEntry
+from llmos_shell.daemon import lifecycle
+from llmos_shell.daemon.claims import Claims
 from llmos_shell.daemon.conductor import Conductor
-from llmos_shell.daemon.gpus import Gpus
+from llmos_shell.daemon.gpus import why_blind
 from llmos_shell.daemon.loads import Loading, Loads
-from llmos_shell.daemon.memory.sizing import Chosen, Pool, squeeze
-from llmos_shell.daemon.needs import OVERHEAD, Need, Study, need_of, study
-from llmos_shell.daemon.policies import NICE_0_WEIGHT, weight_of
+from llmos_shell.daemon.needs import Need, Study, study
+from llmos_shell.daemon.pools import Pools
 from llmos_shell.daemon.process import Phase, Process
 from llmos_shell.daemon.supervisor import load_message
 
@@ -49,20 +49,19 @@ class Residency:
         self._conductors: dict[str, Conductor] = {}
         self._loads = Loads(core)
         self._timers: dict[str, asyncio.TimerHandle] = {}
-        self._claims: dict[str, int] = {}  # bytes of RAM, of models loaded or being loaded
-        self.gpus = Gpus(core)
         self._draining: dict[str, tuple[str, asyncio.Event]] = {}  # begin no turns: who waits for them, and its end
         self._reviving: set[int] = set()
-        self.budget = budget_bytes(host.memory().total)
         pins = core.journal.settings().get("pins")
         self.pinned: set[str] = set(msgspec.msgpack.decode(pins, type=list[str])) if pins else set()
+        self.claims = Claims(core, self._conductors, self.pinned)
+        self.pools = Pools(core, self.claims, self._conductors, self._make_way)
 
     async def get(self, model: str) -> Conductor:
         """The conductor of a model, loaded first if it is not. Raises ENOENT, ENOEXEC, ENOMEM, EIO.
 
         One whose entry has changed is loaded anew once nobody runs it; its sleeping chats go on with the new one.
         """
-        entry, key = self._resolve(model)
+        entry, key = self.resolve(model)
         while (drained := self._draining.get(key)) is not None and key in self._conductors:
             await drained[1].wait()
         if (usable := self._usable(key, entry)) is not None:
@@ -76,7 +75,7 @@ class Residency:
 
     def at_hand(self, model: str) -> Conductor | None:
         """The same, of a model that nobody needs to wait for; else None. Raises ENOENT."""
-        entry, key = self._resolve(model)
+        entry, key = self.resolve(model)
         return self._usable(key, entry) if key not in self._draining else None
 
     def _usable(self, key: str, entry: ModelEntry) -> Conductor | None:
@@ -88,8 +87,11 @@ class Residency:
         """What a process calls its model: the name in models.toml, or the path of weights that are not in there."""
         return entry.name if self._core.registry.has(entry) else entry.path
 
-    def _resolve(self, model: str) -> tuple[ModelEntry, str]:
-        """Entry and key of a model. One that is loaded stays what it is when its entry has gone or is broken."""
+    def resolve(self, model: str) -> tuple[ModelEntry, str]:
+        """Entry and key of a model. One that is loaded stays what it is when its entry has gone or is broken.
+
+        Raises ENOENT, EINVAL.
+        """
         try:
             entry = self._core.registry.resolve(model)
         except LlmosError:
@@ -98,9 +100,9 @@ class Residency:
             return self._conductors[model].entry, model
         return entry, self.key_of(entry)
 
-    def progress(self, model: str) -> ModelLoad | None:
+    def progress(self, key: str) -> ModelLoad | None:
         """How far a model is that is being loaded; None for one that is not."""
-        return self._loads.describe(self._resolve(model)[1])
+        return self._loads.describe(key)
 
     def find(self, key: str) -> Conductor | None:
         """The conductor of a model if it is loaded."""
@@ -110,9 +112,13 @@ class Residency:
         """Conductors of all loaded models."""
         return list(self._conductors.values())
 
-    def loaded(self) -> dict[str, Conductor]:
-        """The same, by key."""
-        return dict(self._conductors)
+    def loaded(self, model: str) -> Conductor:
+        """The conductor of a model by its name. Raises ENOENT for one that is not loaded."""
+        entry, key = self.resolve(model)
+        conductor = self._conductors.get(key)
+        if conductor is None:
+            raise LlmosError(Code.ENOENT, f"{entry.name} is not loaded", hint=f"`load {entry.name}` first")
+        return conductor
 
     def gives_way_to(self, key: str) -> str:
         """The name of the model for which this one begins no further turns at present; "" when it does."""
@@ -126,7 +132,7 @@ class Residency:
 
     async def unload(self, model: str) -> None:
         """Unloads a model; its processes are kept. Raises EBUSY while some of them want to run."""
-        entry, key = self._resolve(model)
+        entry, key = self.resolve(model)
         if key in self._loads:
             raise LlmosError(Code.EBUSY, f"{entry.name} is being loaded")
         conductor = self._conductors.get(key)
@@ -141,107 +147,6 @@ class Residency:
             raise LlmosError(Code.EBUSY, text, hint="end these processes first, or wait for them")
         await self._unload(conductor)
 
-    async def resize(
-        self,
-        model: str,
-        pool_tokens: int | None,
-        slots: int | None,
-        layout: Literal["shared", "split"] | None,
-        *,
-        by_hand: bool = False,
-    ) -> Conductor:
-        """Gives a loaded model another KV pool; what is None stays.
-
-        For one that is given `by_hand` idle models make way, and it is kept until the model is unloaded.
-
-        Raises ENOENT for one that is not loaded, ENOMEM or EBUSY when the budget has no room for a larger pool, and
-        what `Resizer.resize` does. It is carried to its end even if whoever asked for it gives up: else the worker
-        would have another pool than is known here.
-        """
-        entry, key = self._resolve(model)
-        conductor = self._conductors.get(key)
-        info = conductor.workshop.info if conductor is not None else None
-        if conductor is None or info is None or key in self._loads:
-            raise LlmosError(Code.ENOENT, f"{entry.name} is not loaded", hint=f"`load {entry.name}` first")
-        chosen = Chosen(pool_tokens is not None or slots is not None, layout is not None) if by_hand else None
-        layout, slots = layout or info.layout, slots or info.slots
-        before = info.pages * info.page_tokens
-        pool = pool_tokens or (max(before, slots * info.context) if layout == "split" else before)
-        conductor.resizer.check()
-        more = max(0, (pool - before) * info.kv_bytes_per_token)
-        work = self._resize(key, conductor, Resize(pool, slots, layout), more, chosen)
-        error = await asyncio.shield(self._core.spawn_task(work))
-        if error is not None:
-            raise error
-        return conductor
-
-    async def _resize(
-        self, key: str, conductor: Conductor, shape: Resize, more: int, chosen: Chosen | None
-    ) -> LlmosError | None:
-        """Claims `more` bytes of KV meanwhile, and in the end what the pool has more, or less, than before."""
-        shop, taken = conductor.workshop, 0
-        try:
-            if more:
-                await self._grow(key, conductor.entry, more, evict=chosen is not None)
-        except LlmosError as error:
-            return error
-        before = _pool_bytes(shop.info)
-        try:
-            await conductor.resizer.resize(shape)
-            taken = _pool_bytes(shop.info) - before
-            if chosen is not None:
-                conductor.sizer.keep(chosen)
-        except LlmosError as error:
-            return error
-        finally:
-            self._claim(key, taken - more)
-        return None
-
-    def _claim(self, key: str, pool: int) -> None:
-        """So many bytes of KV more, or fewer."""
-        if key in self._claims:
-            self._claims[key] += self._parts(key, pool)[RAM]
-            self.gpus.grow(key, pool)
-
-    def _parts(self, key: str, pool: int) -> dict[str, int]:
-        """What so many bytes of KV take of each device."""
-        on_gpus = self.gpus.parts(key, pool)
-        return {RAM: int((pool - sum(on_gpus.values())) * OVERHEAD), **on_gpus}
-
-    def free_bytes(self, key: str = "") -> int:
-        """What no model has: of the RAM, or where the KV of this one is."""
-        free = max(0, self._room() - sum(one.bytes[RAM] for one in self._held()))
-        if not key:
-            return free
-        in_ram = self._parts(key, 1 << 40)[RAM] / (1 << 40)
-        return int(min(free / in_ram if in_ram > 1e-6 else float("inf"), self.gpus.spare(key), 1 << 60))
-
-    async def _grow(self, key: str, entry: ModelEntry, more: int, *, evict: bool) -> None:
-        """Claims so many bytes more for a loaded model: unloads idle ones if it may, waits for nobody."""
-        if self.gpus.parts(key, more):
-            await self.gpus.look()
-        needed = self._parts(key, more)
-        try:
-            held = [msgspec.structs.replace(one, busy=one.busy or one.key == key) for one in self._held()]
-            verdict = decide(needed, self._budgets(), held)
-        except LlmosError as error:
-            raise LlmosError(error.code, f"the pool of {entry.name} cannot grow: {error.message}") from None
-        if verdict.wait or (verdict.evict and not evict):
-            names = ", ".join(one for one in (*verdict.evict, *verdict.blockers) if one != key)
-            sizes = " and ".join(
-                f"{size / 2**20:,.0f} MiB{'' if device == RAM else f' of {device}'}"
-                for device, size in needed.items()
-                if device in verdict.short
-            )
-            text = f"the pool of {entry.name} needs {sizes} more, which {names or 'others'} have in use"
-            raise LlmosError(Code.EBUSY, text, hint="unload other models first")
-        self._claim(key, more)
-        for victim in verdict.evict:
-            conductor = self._conductors.get(victim)
-            if conductor is not None and not _occupied(conductor):
-                self._core.events.info("residency", f"{conductor.entry.name} makes room for the pool of {entry.name}")
-                await self._unload(conductor)
-
     def changed(self, process: Process) -> None:
         """A process of some model changed: whether it wants to run, its limits."""
         conductor = self.find(process.model)
@@ -253,7 +158,7 @@ class Residency:
 
     def pin(self, model: str, pinned: bool) -> str:
         """Keeps a model from being unloaded once it is loaded, also after a restart; or no longer. Returns its key."""
-        _, key = self._resolve(model)
+        _, key = self.resolve(model)
         (self.pinned.add if pinned else self.pinned.discard)(key)
         self._core.journal.put_setting("pins", msgspec.msgpack.encode(sorted(self.pinned)))
         if key in self._conductors:
@@ -262,14 +167,14 @@ class Residency:
 
     async def plan(self, model: str) -> tuple[Need, tuple[str, ...], tuple[str, ...]]:
         """What a model needs, which models would make way for it, and which busy ones it would wait for."""
-        entry, key = self._resolve(model)
+        entry, key = self.resolve(model)
         found = await study(self._core, entry)
         if found.on_gpus:
-            await self.gpus.look()
-        need = self._need(found, without=key)
-        if key in self._claims:
+            await self.claims.gpus.look()
+        need = self.claims.need(found, without=key)
+        if key in self.claims:
             return need, (), ()
-        verdict = self._verdict(key, need)
+        verdict = self.claims.verdict(key, need)
         return need, verdict.evict, verdict.blockers
 
     def replan(self, process: Process) -> None:
@@ -295,21 +200,20 @@ class Residency:
         """A model could not be loaded again after its worker crashed."""
         key = self._key(conductor)
         self._conductors.pop(key, None)
-        self._disclaim(key)
+        self.claims.disclaim(key)
         self._core.scheduling.dropped(conductor)
         self._core.note_activity()
 
     async def place_again(self, conductor: Conductor) -> None:
         """Decides anew what of a model goes to GPUs, whose worker could not be started again as it was."""
         key = self._key(conductor)
-        if conductor.need.offload is None or conductor.entry.gpu_layers != "auto" or key not in self._claims:
+        if conductor.need.offload is None or conductor.entry.gpu_layers != "auto" or key not in self.claims:
             return
         found = await study(self._core, conductor.entry)
-        await self.gpus.look()
-        self._disclaim(key)
-        need = self._need(found)
-        self._claims[key] = need.host
-        self.gpus.claim(key, need)
+        await self.claims.gpus.look()
+        self.claims.disclaim(key)
+        need = self.claims.need(found)
+        self.claims.claim(key, need)
         conductor.need = need
         if need.offload is not None:
             self._core.events.info("residency", f"{conductor.entry.name}: {need.offload}")
@@ -318,35 +222,6 @@ class Residency:
         """Ends all workers."""
         await self._loads.close()
         await asyncio.gather(*(c.workshop.close() for c in self.all()), return_exceptions=True)
-
-    # -- figures -------------------------------------------------------------------------------------------------------
-
-    def status(self, key: str, entry: ModelEntry, default: bool, size: int, problem: str) -> ModelStatus:
-        """The row of `models`."""
-        using = sum(p.model == key for p in self._core.table.live_models())
-        conductor, progress = self._conductors.get(key), self._loads.describe(key)
-        shop = conductor.workshop if conductor is not None else None
-        if shop is None or shop.info is None:
-            share = progress.read / max(1, progress.total) if progress is not None else None
-            return ModelStatus(entry, default, size, problem, processes=using, pinned=key in self.pinned, loading=share)
-        info, ledger = shop.info, shop.pager.ledger if shop.pager is not None else None
-        return ModelStatus(
-            entry, default, size, problem, shop.host_pid, using, info.layout, info.context, info.page_tokens,
-            info.pages,
-            ledger.used_pages if ledger is not None else 0, info.slots, info.kv_bytes_per_token, shop.load_seconds,
-            self._claims.get(key, 0), shop.rss(), key in self.pinned,
-            shop.landed, gpus=self._gpu_memory(key, conductor),
-        )  # fmt: skip
-
-    def _gpu_memory(self, key: str, conductor: Conductor | None) -> tuple[GpuMemory, ...]:
-        """What a model was estimated to take of each GPU, and takes."""
-        offload = conductor.need.offload if conductor is not None else None
-        layers = offload.gpu_layers if offload is not None else {}
-        claimed, measured = self.gpus.claimed(key), self.gpus.measured(key)
-        return tuple(
-            GpuMemory(gpu, layers.get(gpu, 0) if gpu in claimed else 0, claimed.get(gpu, 0), measured.get(gpu))
-            for gpu in sorted({*claimed, *measured})
-        )
 
     # -- private -------------------------------------------------------------------------------------------------------
 
@@ -363,7 +238,7 @@ class Residency:
                 conductor = await self._start(key, loading, need)
                 break
             except BaseException as error:
-                self._disclaim(key)
+                self.claims.disclaim(key)
                 most = _fewer_layers(entry, need, most, error)
                 if most is None:
                     raise
@@ -377,51 +252,16 @@ class Residency:
         entry, offload = loading.entry, need.offload
         where = f": {offload}" if offload is not None else ""
         self._core.events.info("residency", f"loading {entry.name}, about {need}{where}")
-        conductor = Conductor(self._core, entry, need)
+        conductor = Conductor(self._core, key, entry, need)
         await conductor.load(loading.progressed)
         info = conductor.workshop.info
         if offload is not None and info is not None and not info.gpu:
-            self.gpus.disclaim(key)
-            self._claims[key] = need.without_gpus
+            self.claims.claim_without_gpus(key, need)
             if not info.knows_gpus:
-                self.gpus.blind.add(entry.kernel)
+                self.claims.gpus.blind.add(entry.kernel)
                 if offload.layers:
-                    self._core.events.info("residency", f"{entry.name}: {_blind(entry.kernel)}")
+                    self._core.events.info("residency", f"{entry.name}: {why_blind(entry.kernel)}")
         return conductor
-
-    def _disclaim(self, key: str) -> None:
-        self._claims.pop(key, None)
-        self.gpus.disclaim(key)
-
-    def _need(self, found: Study, most: int | None = None, without: str = "") -> Need:
-        """What a model needs, by the last look at the GPUs; memory of idle models counts as free, and `without`'s."""
-        if not found.on_gpus:
-            return need_of(found, self._room())
-        entry = found.entry
-        if entry.gpu_layers == "auto" and entry.kernel in self.gpus.blind:
-            need = need_of(found, self._room(), (), most)
-            assert need.offload is not None
-            return msgspec.structs.replace(
-                need, offload=msgspec.structs.replace(need.offload, why=_blind(entry.kernel))
-            )
-        idle = [one.key for one in self._held() if one.key == without or not (one.busy or one.pinned)]
-        return need_of(found, self._room(), self.gpus.usable(entry, idle), most)
-
-    def _budgets(self) -> dict[str, int]:
-        return {RAM: self._room(), **self.gpus.budgets()}
-
-    def _verdict(self, key: str, need: Need) -> Verdict:
-        """Who makes way on all devices. Raises ENOMEM if that is vain.
-
-        For a GPU that seems too small nobody makes way: that may be wrong, and the kernel says so if it is not.
-        """
-        held, budgets = [one for one in self._held() if one.key != key], self._budgets()
-        for gpu, size in need.gpus.items():
-            try:
-                decide({gpu: size}, budgets, held)
-            except LlmosError:
-                del budgets[gpu]
-        return decide(need.bytes, budgets, held)
 
     async def _make_room(self, key: str, loading: Loading, found: Study, most: int | None) -> Need:
         """Claims memory, once it is there: unloads idle models, waits for busy ones. Raises ENOMEM if that is vain.
@@ -433,22 +273,17 @@ class Residency:
         try:
             while True:
                 if found.on_gpus:
-                    await self.gpus.look()
+                    await self.claims.gpus.look()
                 try:
-                    need = self._need(found, most)
-                    verdict = self._verdict(key, need)
+                    need = self.claims.need(found, most)
+                    verdict = self.claims.verdict(key, need)
                 except LlmosError as error:
                     raise LlmosError(
                         error.code, f"{entry.name} cannot be loaded: {error.message}", hint=error.hint
                     ) from None
-                for victim in verdict.evict:
-                    conductor = self._conductors.get(victim)
-                    if conductor is not None and not _occupied(conductor):
-                        self._core.events.info("residency", f"{conductor.entry.name} makes room for {entry.name}")
-                        await self._unload(conductor)
+                await self._make_way(verdict.evict, entry.name)
                 if not verdict.wait and not verdict.evict:
-                    self._claims[key] = need.host
-                    self.gpus.claim(key, need)
+                    self.claims.claim(key, need)
                     return need
                 if verdict.blockers and not loading.waits_for:
                     names = ", ".join(verdict.blockers)
@@ -461,7 +296,7 @@ class Residency:
                         asked.add(blocker)
                         text = f"{blocker} begins no further turns until {entry.name} has had its memory"
                         self._core.events.info("residency", text)
-                if verdict.wait and not await self._squeezed(verdict.blockers, need.host):
+                if verdict.wait and not await self.pools.squeeze(verdict.blockers, need.host):
                     await asyncio.sleep(LOOK_SECONDS)
         finally:
             loading.waits_for = ()
@@ -469,62 +304,18 @@ class Residency:
                 del self._draining[blocker]
             mine.set()
 
-    async def _squeezed(self, blockers: tuple[str, ...], needed: int) -> bool:
-        """Whether RAM that was missing for `needed` came free: busy models got smaller pools, enough for who runs."""
-        missing = needed - self.free_bytes()
-        found: list[tuple[str, Pool, int]] = []
-        for key in blockers:
-            conductor = self._conductors.get(key)
-            small = conductor.sizer.spare() if conductor is not None else None
-            info = conductor.workshop.info if conductor is not None else None
-            if small is not None and info is not None:
-                page_bytes = info.page_tokens * info.kv_bytes_per_token
-                found.append((key, small, self._parts(key, (info.pages - small.pages) * page_bytes)[RAM]))
-        chosen = squeeze(missing, {key: size for key, _, size in found})
-        for key, small, _ in (one for one in found if one[0] in chosen):
-            conductor = self._conductors.get(key)
-            info = conductor.workshop.info if conductor is not None else None
-            if info is None:
-                return False
-            try:
-                await self.resize(key, small.pages * info.page_tokens, small.slots, small.layout)
-            except LlmosError:
-                return False
-        return bool(chosen)
-
-    def _room(self) -> int:
-        """Bytes that models may have now: the budget, or less where others have taken the memory."""
-        return min(self.budget, host.memory().available + sum(one.workshop.rss() for one in self.all()))
+    async def _make_way(self, victims: Sequence[str], whom: str) -> None:
+        """Unloads models for somebody, those that nobody runs on."""
+        for victim in victims:
+            conductor = self._conductors.get(victim)
+            if conductor is not None and not conductor.occupied:
+                self._core.events.info("residency", f"{conductor.entry.name} makes room for {whom}")
+                await self._unload(conductor)
 
     def _patience(self, blocker: str) -> float:
         conductor = self._conductors.get(blocker)
         seconds = conductor.workshop.load_seconds if conductor is not None else 0.0
         return max(PATIENCE_SECONDS, PATIENCE_LOADS * seconds)
-
-    def _held(self) -> list[Held]:
-        """Who has what of the budget."""
-        held = []
-        for key, claimed in self._claims.items():
-            conductor = self._conductors.get(key)
-            if conductor is None or key in self._loads:
-                sizes = {RAM: claimed, **self.gpus.held(key)}
-                held.append(Held(key, sizes, busy=True, pinned=key in self.pinned))
-                continue
-            nices = [one.nice for one in conductor.members.values() if one.alive]
-            weight = weight_of(min(nices)) / NICE_0_WEIGHT if nices else UNUSED_WEIGHT
-            held.append(
-                Held(
-                    key, self._sizes(key, conductor, claimed),
-                    _occupied(conductor), key in self.pinned, self._core.now() - conductor.used,
-                    conductor.workshop.load_seconds, weight,
-                )
-            )  # fmt: skip
-        return held
-
-    def _sizes(self, key: str, conductor: Conductor, claimed: int) -> dict[str, int]:
-        """What a loaded model has of each device."""
-        rss = conductor.workshop.rss() if conductor.entry.path.endswith(".gguf") else 0
-        return {RAM: max(claimed, rss), **self.gpus.held(key)}
 
     async def _revive(self, process: Process) -> None:
         """Has a process run again whose model made way while it was stopped."""
@@ -585,7 +376,7 @@ class Residency:
                 pager.park(process)
         self._core.scheduling.dropped(conductor)
         await conductor.close()
-        self._disclaim(key)
+        self.claims.disclaim(key)
         conductor.tokenizer.fail(LlmosError(Code.EAGAIN, f"{entry.name} was unloaded", hint="try again"))
         self._core.events.info("residency", f"unloaded {entry.name}")
         self._core.note_activity()
@@ -608,21 +399,6 @@ def _fewer_layers(entry: ModelEntry, need: Need, most: int | None, error: BaseEx
     if error.code not in (Code.ENOMEM, Code.ENOEXEC, Code.EIO):
         return None
     return layers // 2 if most is None else 0
-
-
-def _blind(kernel: str) -> str:
-    return f"kernel {kernel} was built without support for GPUs"
-
-
-def _occupied(conductor: Conductor) -> bool:
-    """Whether somebody runs on it. Unlike for `busy`, stopped ones and those that wait for it do not count."""
-    members = conductor.members.values()
-    return conductor.tokenizer.pending or any(one.phase is Phase.READY and not one.stopped for one in members)
-
-
-def _pool_bytes(info: ModelInfo | None) -> int:
-    """What a worker has for KV."""
-    return 0 if info is None else info.pages * info.page_tokens * info.kv_bytes_per_token
 
 
 def _loads(entry: ModelEntry) -> tuple[object, ...]:

@@ -36,8 +36,11 @@ class Resizer:
         """How long everybody would have to wait for a pool of this size."""
         return pool_bytes * self._seconds_per_byte
 
-    def check(self) -> None:
-        """Raises EBUSY while a resize is under way, EAGAIN without a worker, ENOSYS for a kernel that cannot."""
+    def check(self) -> abi.ModelInfo:
+        """What the worker has now.
+
+        Raises EBUSY while a resize is under way, EAGAIN without a worker, ENOSYS for a kernel that cannot.
+        """
         conductor, info = self._conductor, self._conductor.workshop.info
         if self._answer is not None:
             raise LlmosError(Code.EBUSY, f"the pool of {conductor.entry.name} is just being changed")
@@ -45,6 +48,7 @@ class Resizer:
             raise LlmosError(Code.EAGAIN, f"{conductor.entry.name} is just being loaded", hint="try again")
         if not info.can_resize:
             raise LlmosError(Code.ENOSYS, f"kernel {conductor.entry.kernel} cannot change the size of a KV pool")
+        return info
 
     async def resize(self, shape: abi.Resize) -> None:
         """Raises what `check` does, EIO when the worker died, and what the worker refuses it with.

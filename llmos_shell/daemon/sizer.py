@@ -94,7 +94,7 @@ class Sizer:
         tokens = wanted.pages * self._page_tokens()
         try:
             self._say(_reason(pool, wanted, look, self._state.before))
-            await conductor.core.residency.resize(conductor.key, tokens, wanted.slots, wanted.layout)
+            await conductor.core.residency.pools.resize(conductor, tokens, wanted.slots, wanted.layout)
         except LlmosError as error:
             self._state = sizing.refused(self._state, pool, wanted)
             self._say(f"cannot be changed: {error}")
@@ -128,7 +128,7 @@ class Sizer:
         return Bounds(
             self._first,
             context_pages=-(-info.context // info.page_tokens),
-            spare_pages=self._conductor.core.residency.free_bytes(self._conductor.key) // 2 // page_bytes,
+            spare_pages=self._conductor.core.residency.claims.free_bytes(self._conductor.key) // 2 // page_bytes,
             sizes=not self._chosen.size and entry.pool_tokens is None and entry.slots is None,
             layouts=self._may_try(info, info.pages * page_bytes),
         )

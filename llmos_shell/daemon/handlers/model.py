@@ -12,6 +12,7 @@ from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.types import ModelStatus
 from llmos_shell.daemon import kernels
 from llmos_shell.daemon.syscalls import Context, Handler
+from llmos_shell.models.registry import Listed
 
 if TYPE_CHECKING:
     from llmos_shell.daemon.conductor import Conductor
@@ -23,14 +24,12 @@ MOST_POOL_TOKENS, MOST_SLOTS = (1 << 31) - 1, 4096
 async def list_(context: Context, args: abi.Nothing) -> tuple[ModelStatus, ...]:
     """`models`; one loaded from a path is listed too."""
     core = context.core
-    if core.residency.gpus.claiming:
-        await core.residency.gpus.look()
+    if core.residency.claims.gpus.claiming:
+        await core.residency.claims.gpus.look()
     rows = {one.entry.name: one for one in core.registry.listing()}
-    for key, conductor in core.residency.loaded().items():
-        rows.setdefault(key, core.registry.status(conductor.entry))
-    return tuple(
-        core.residency.status(key, one.entry, one.default, one.bytes, one.problem) for key, one in rows.items()
-    )
+    for conductor in core.residency.all():
+        rows.setdefault(conductor.key, core.registry.status(conductor.entry))
+    return tuple(_row(core, key, one) for key, one in rows.items())
 
 
 async def problems(context: Context, args: abi.Nothing) -> tuple[str, ...]:
@@ -40,7 +39,7 @@ async def problems(context: Context, args: abi.Nothing) -> tuple[str, ...]:
 
 async def load(context: Context, args: abi.ModelName) -> ModelStatus:
     """Loads a model and waits for it."""
-    return _status(context.core, await context.core.residency.get(args.model))
+    return _status(await context.core.residency.get(args.model))
 
 
 async def resize(context: Context, args: abi.ResizePool) -> ModelStatus:
@@ -49,8 +48,9 @@ async def resize(context: Context, args: abi.ResizePool) -> ModelStatus:
         if value is not None and not 1 <= value <= most:
             raise LlmosError(Code.EINVAL, f"{name} {value} is out of range", hint=f"use 1 to {most}")
     residency = context.core.residency
-    conductor = await residency.resize(args.model, args.pool_tokens, args.slots, args.layout, by_hand=True)
-    return _status(context.core, conductor)
+    conductor = residency.loaded(args.model)
+    await residency.pools.resize(conductor, args.pool_tokens, args.slots, args.layout, by_hand=True)
+    return _status(conductor)
 
 
 async def unload(context: Context, args: abi.ModelName) -> abi.Nothing:
@@ -71,7 +71,7 @@ async def plan(context: Context, args: abi.ModelName) -> abi.LoadPlan:
     entry = core.registry.resolve(args.model)
     need, evict, wait_for = await core.residency.plan(args.model)
     loaded = core.residency.find(core.residency.key_of(entry)) is not None
-    found = abi.LoadPlan(entry.name, need.host, core.residency.budget, evict, wait_for, loaded, need.gpus)
+    found = abi.LoadPlan(entry.name, need.host, core.residency.claims.budget, evict, wait_for, loaded, need.gpus)
     if need.offload is None:
         return found
     offload = need.offload
@@ -83,7 +83,8 @@ async def plan(context: Context, args: abi.ModelName) -> abi.LoadPlan:
 async def progress(context: Context, args: abi.Awaited) -> abi.ModelLoad | None:
     """How far a load is."""
     core = context.core
-    return core.residency.progress(args.model if args.pid is None else core.table.living(args.pid).model)
+    model = args.model if args.pid is None else core.table.living(args.pid).model
+    return core.residency.progress(core.residency.resolve(model)[1])
 
 
 async def tokenize(context: Context, args: abi.Tokenize) -> abi.TokenList:
@@ -98,10 +99,29 @@ async def list_kernels(context: Context, args: abi.Nothing) -> tuple[abi.KernelI
     return tuple(kernels.describe(manifest) for _, manifest in sorted(kernels.manifests().items()))
 
 
-def _status(core: Core, conductor: Conductor) -> ModelStatus:
-    one = core.registry.status(conductor.entry)
-    key = core.residency.key_of(one.entry)
-    return core.residency.status(key, one.entry, one.default, one.bytes, one.problem)
+def _status(conductor: Conductor) -> ModelStatus:
+    return _row(conductor.core, conductor.key, conductor.core.registry.status(conductor.entry))
+
+
+def _row(core: Core, key: str, listed: Listed) -> ModelStatus:
+    """What `models` shows of a model, loaded or not."""
+    residency, claims = core.residency, core.residency.claims
+    pinned = key in residency.pinned
+    using = sum(process.model == key for process in core.table.live_models())
+    conductor, progress = residency.find(key), residency.progress(key)
+    shop = conductor.workshop if conductor is not None else None
+    if shop is None or shop.info is None:
+        share = progress.read / max(1, progress.total) if progress is not None else None
+        return ModelStatus(
+            listed.entry, listed.default, listed.bytes, listed.problem, processes=using, pinned=pinned, loading=share
+        )
+    info, ledger = shop.info, shop.pager.ledger if shop.pager is not None else None
+    return ModelStatus(
+        listed.entry, listed.default, listed.bytes, listed.problem, shop.host_pid, using, info.layout, info.context,
+        info.page_tokens, info.pages, ledger.used_pages if ledger is not None else 0, info.slots,
+        info.kv_bytes_per_token, shop.load_seconds, claims.claimed(key), shop.rss(), pinned, shop.landed,
+        gpus=claims.gpu_memory(key),
+    )  # fmt: skip
 
 
 HANDLERS: dict[str, Handler] = {
