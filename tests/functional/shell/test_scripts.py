@@ -214,8 +214,7 @@ def test_bg_continues_what_has_not_stopped_yet(script: Any, tmp_path: Path) -> N
     (tmp_path / "work" / "slow.py").write_text(_SLOW_TO_STOP)
     os.mkfifo(tmp_path / "work" / "gate")
     script(
-        f"{sys.executable} slow.py &\nuntil test -e begun; do :; done\n"
-        "kill -STOP %1\nbg %1\n: > gate\nwait %1\n",
+        f"{sys.executable} slow.py &\nuntil test -e begun; do :; done\nkill -STOP %1\nbg %1\n: > gate\nwait %1\n",
         0,
     )
 
