@@ -364,6 +364,8 @@ class _Printer:
 
 def _joins_an_index(before: str, after: str) -> bool:
     """Whether a name and a bracket in the last line are closed as an index by what would follow on that line."""
+    if "]" not in after:
+        return False
     line = before.rpartition("\n")[2]
     return any(
         reads_as_index(f"{line[found.start() :]} {after}") and not reads_as_index(line[found.start() :])

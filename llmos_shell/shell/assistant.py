@@ -12,6 +12,7 @@ import re
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 from llmos_shell.shell.assistant_forms import ANSWERS, FORMS, UNKNOWN
@@ -69,14 +70,16 @@ def finish(prepared: Prepared, completion: str) -> Proposal:
     return Proposal("command", line, destructive=_is_destructive(line))
 
 
+@cache
 def wire(form: str) -> str:
     """A command form as the model writes it: `kill <n1>` is `$ kill<n1>`, since a place carries its own space."""
     return "$ " + re.sub(r" (?=<[nsmfj]\d>)", "", form)
 
 
-def places(form: str) -> list[str]:
+@cache
+def places(form: str) -> tuple[str, ...]:
     """The places of a form, in order."""
-    return [found.group() for found in _PLACE.finditer(form)]
+    return tuple(found.group() for found in _PLACE.finditer(form))
 
 
 def candidates(slots: Sequence[Slot]) -> list[str]:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -90,15 +91,16 @@ class DaemonProcess:
         """SIGTERM, and waits for the end."""
         if self.process is None:
             return
-        self.process.terminate()
-        try:
-            self.process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-            raise AssertionError(f"the daemon did not stop within {STOP_SECONDS:g} s\n{self.log()}") from None
-        finally:
-            self.process = None
+        process, self.process = self.process, None
+        hung = threading.Event()
+        watchdog = threading.Timer(STOP_SECONDS, lambda: (hung.set(), process.kill()))
+        watchdog.daemon = True
+        watchdog.start()
+        process.terminate()
+        process.wait()  # without a limit, since the one of `Popen` looks only every 50 ms
+        watchdog.cancel()
+        if hung.is_set():
+            raise AssertionError(f"the daemon did not stop within {STOP_SECONDS:g} s\n{self.log()}")
 
     def log(self) -> str:
         """What it has logged."""

@@ -196,12 +196,16 @@ def has_ended(pid):
 
 
 def test_disowned_jobs_live_on(shell):
-    pid = int(shell.run("sleep 100 & echo $!").split()[-1])
+    """They are told of the shell's end before the other job, or not at all."""
+    disowned = int(shell.run("sleep 100 < /dev/null > /dev/null 2>&1 & echo $!").split()[-1])
     shell.run("disown")
     assert shell.run("jobs") == ""
-    shell.sendline("exit")
+    other = int(shell.run("sleep 100 & echo $!").split()[-1])
+    shell.sendline("exit; exit")
     shell.expect(pexpect.EOF)
-    os.kill(pid, signal.SIGKILL)
+    retry_until(lambda: has_ended(other))
+    assert not has_ended(disowned)
+    os.kill(disowned, signal.SIGKILL)
 
 
 def test_terminal_modes_come_back(shell):
