@@ -153,7 +153,8 @@ class Truncate(Struct, frozen=True, tag="truncate"):
 class Shift(Struct, frozen=True, tag="shift"):
     """Forgets `discard` tokens after the first `keep`; what follows moves up. Answered by `Opened`.
 
-    An engine that can move KV keeps that of the rest, else it is computed again.
+    An engine that can move KV keeps that of the rest, else it is computed again. Its grant ends, which was for a longer
+    context: it runs when a later `Run` names it.
     """
 
     seq: int

@@ -238,6 +238,7 @@ class Pager:
             self._expected[seq] = (ledger.length(seq), False)
             process.computed = ledger.length(seq)
             self._conductor.send(abi.Shift(seq, keep, discard))
+            self._conductor.planner.resend()
         process.known_computed = max(0, min(process.known_computed, held) - discard)
 
     def replaced(self, process: Process, keep: int) -> None:

@@ -57,6 +57,11 @@ class Planner:
         self._sent = abi.Run((), 0)
         self._conductor.send(self._sent)
 
+    def resend(self) -> None:
+        """The worker forgets a grant: the run set is told anew, even if it is to be the same."""
+        self._sent = None
+        self.replan()
+
     def worker_lost(self) -> list[Process]:
         """Empties the run set; returns who was in it."""
         ran, self._running, self._sent = list(self._running.values()), {}, None

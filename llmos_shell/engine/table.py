@@ -330,7 +330,8 @@ class Table:
             self.cut_kv(sequence, min(held, keep))
         sequence.shift(keep, discard)
         sequence.prompting = sequence.kv < len(sequence.tokens) - 1
-        self._grant_to(sequence)
+        sequence.limit, sequence.pressed, sequence.starved = 0, False, False
+        self.grants = tuple(grant for grant in self.grants if grant.seq != message.seq)
         self._revive()
         return [abi.Opened(message.seq, sequence.kv, note, sequence.text.held)]
 

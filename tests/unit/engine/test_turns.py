@@ -96,3 +96,14 @@ def test_a_turn_that_was_over_when_it_was_reopened_ends_at_once(bench: Maker, sa
     steps = b.run((1, 100))
     assert [step.rows for step in steps] == [()] and steps[0].finished == (abi.Finished(1, reason, ""),)
     assert b.engine.usage().used_tokens == 0
+
+
+def test_a_grant_ends_when_a_part_of_the_context_is_forgotten(bench: Maker) -> None:
+    """It was for the longer context: what is left may have less room by now."""
+    b = bench(can_shift=True)
+    b.open(1, "go on", Sampling(temperature=0, max_tokens=100))
+    b.run((1, 60))
+    (answer,) = b.loop.handle(abi.Shift(1, 4, 30))
+    assert isinstance(answer, abi.Opened) and not b.run()
+    b.run((1, 40))
+    assert len(b.tokens[1]) - 30 == 40
