@@ -14,7 +14,7 @@ run: $(VENV)/.run  ## open the shell on the built-in model
 install: $(VENV)/.run
 
 test: $(VENV)/.test check  ## everything that must hold: lint, types, contracts, generated docs, all tests
-	$(BIN)/pytest -n logical
+	$(BIN)/pytest -n logical --dist worksteal
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .

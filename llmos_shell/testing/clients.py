@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from llmos_shell.abi.errors import Code, LlmosError
@@ -21,6 +22,7 @@ from llmos_shell.abi.syscalls import (
 )
 from llmos_shell.abi.types import ExitInfo, ProcessInfo, Signal, State
 from llmos_shell.ipc.client import Client
+from llmos_shell.testing.hurry import hurry
 from llmos_shell.testing.retry import retry_until
 
 
@@ -39,6 +41,12 @@ def text_of(client: Client, pid: int, **options: Any) -> str:
 def run(client: Client, prompt: str = "hello <x>", **options: Any) -> str:
     """What a new process says."""
     return text_of(client, spawn(client, prompt, **options))
+
+
+def run_alone(client: Client, prompts: Iterable[str], **options: Any) -> list[str]:
+    """What processes of slow models say one after the other, each undisturbed; that takes no longer than it has to."""
+    with hurry():
+        return [run(client, prompt, **options) for prompt in prompts]
 
 
 def say(client: Client, pid: int, text: str) -> str:

@@ -18,7 +18,7 @@ of `Load` of the same name):
     reply           this text, then the end of the turn, is what follows the last `>` of the context
     end_after       n ≥ 1: the turn ends after n tokens since the last `>` of the context (since BOS where there is
                     none); p < 1: it ends after a token with probability p (a function of the context)
-    step_seconds    every step takes at least so long
+    step_seconds    every step takes at least so long, unless tests `hurry`
     token_seconds   … and so much longer per token computed
     crowd           a file: while another engine with this option makes a step, steps take five times as long
     crash_at_token  the process exits with status 70 as soon as a slot would hold so many tokens
@@ -62,6 +62,7 @@ from llmos_shell.abi.engine import Chunk, Constraint, Room, Usage, no_matter, no
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.types import Message
 from llmos_shell.abi.worker import Load, ModelInfo
+from llmos_shell.testing.hurry import is_hurried
 
 BOS, END, VOCABULARY = 256, 257, 258
 END_TEXT = "<|end|>"
@@ -74,6 +75,7 @@ OPTIONS = (
     "mixes", "gpu", "knows_gpus", "most_layers", "lost_gpu", "told",
 )  # fmt: skip
 
+_PATIENCE_SECONDS = 0.01  # after which a step under way begins to hurry
 _LETTERS = np.frombuffer(b"eeeetttaaaooiinnsshhrrdlucmwfgypbvk", dtype=np.uint8).astype(np.intp)
 _MASK = (1 << 64) - 1
 _FACTORS = (np.arange(VOCABULARY, dtype=np.uint64) * np.uint64(2) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
@@ -191,8 +193,10 @@ class ScriptedEngine:
     def _spend(self, seconds: float) -> None:
         self._interrupted.clear()
         with _crowd(self._options.get("crowd")) as factor:
-            if seconds and self._interrupted.wait(seconds * factor):
-                raise LlmosError(Code.EINTR, "the step was interrupted")
+            until = time.monotonic() + seconds * factor
+            while seconds and (left := until - time.monotonic()) > 0 and not is_hurried():
+                if self._interrupted.wait(min(left, _PATIENCE_SECONDS)):
+                    raise LlmosError(Code.EINTR, "the step was interrupted")
 
     def copy(self, source: int, target: int, tokens: int) -> None:
         """Shares cells in the shared layout, else takes new ones."""

@@ -24,6 +24,7 @@ from llmos_shell.testing.clients import (
     wait_for_state,
     wait_for_tokens,
 )
+from llmos_shell.testing.hurry import begin_to_hurry, hurry
 from llmos_shell.testing.retry import retry_until
 
 MODEL = {"pages": 64, "page_tokens": 16, "slots": 8, "end_after": 40}
@@ -67,13 +68,15 @@ def test_a_chat_goes_on(client, file):
 
 def test_an_answer_goes_on_in_the_middle(client, file):
     options = {"model": "slow", "sampling": {"seed": 5, "temperature": 1.2}}
-    alone = run(client, "hello <x>", **options)
+    with hurry():
+        alone = run(client, "hello <x>", **options)
     pid = spawn(client, "hello <x>", **options)
     wait_for_tokens(client, pid, 20)
     save(client, pid, file)
     assert info(client, pid).state in (State.RUNNING, State.RUNNABLE)
     kill(client, pid, Signal.KILL)
     back = load(client, file).processes[0]
+    begin_to_hurry()
     assert text_of(client, back.pid) == alone
     assert info(client, back.pid).generated_tokens == 300
 
@@ -86,6 +89,7 @@ def test_what_was_stopped_is_stopped(client, file):
     save(client, pid, file)
     back = load(client, file).processes[0].pid
     assert info(client, back).state is State.STOPPED
+    begin_to_hurry()
     kill(client, back, Signal.CONT)
     kill(client, pid, Signal.CONT)
     assert text_of(client, back) == text_of(client, pid)
@@ -180,9 +184,10 @@ def test_hibernating_and_coming_back(daemon):
         return {"sampling": {"seed": n, "temperature": 1.2}, "detached": True}
 
     with daemon.connect() as client:
-        alone = [run(client, f"number {n} <x>", **options(n)) for n in range(2)]
-        sleeper = spawn(client, chat=True, detached=True)
-        say(client, sleeper, "good night")
+        with hurry():
+            alone = [run(client, f"number {n} <x>", **options(n)) for n in range(2)]
+            sleeper = spawn(client, chat=True, detached=True)
+            say(client, sleeper, "good night")
         pids = [spawn(client, f"number {n} <x>", **options(n)) for n in range(2)]
         for pid in pids:
             wait_for_tokens(client, pid, 10)
@@ -191,6 +196,7 @@ def test_hibernating_and_coming_back(daemon):
     daemon.process.wait(20)
     daemon.process = None
     shutil.rmtree(paths.park_dir(), ignore_errors=True)
+    begin_to_hurry()
     daemon.start()
     with daemon.connect() as client:
         assert info(client, sleeper).kv is KvState.SWAPPED

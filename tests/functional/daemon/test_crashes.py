@@ -40,6 +40,7 @@ from llmos_shell.testing.clients import (
     wait_for_tokens,
 )  # fmt: skip
 from llmos_shell.testing.daemon import write_models
+from llmos_shell.testing.hurry import begin_to_hurry, hurry
 from llmos_shell.testing.retry import retry_until
 
 SLOW = {"slow": {"step_seconds": 0.006, "end_after": 100, "slots": 16, "pages": 256}}
@@ -55,13 +56,15 @@ def worker_pid(client):
 
 @pytest.mark.llmos(models=SLOW)
 def test_a_killed_worker_costs_nobody_a_token(client):
-    alone = [run(client, f"number {n} <x>", **options(n)) for n in range(6)]
+    with hurry():
+        alone = [run(client, f"number {n} <x>", **options(n)) for n in range(6)]
     pids = [spawn(client, f"number {n} <x>", **options(n)) for n in range(6)]
     for count in (20, 60):
         for pid in pids:
             wait_for_tokens(client, pid, count)
         os.kill(worker_pid(client), signal.SIGKILL)
         retry_until(lambda: client.call(SYS_STATUS, Nothing()).workers)
+    begin_to_hurry()
     assert [text_of(client, pid) for pid in pids] == alone
     status = client.call(SYS_STATUS, Nothing())
     assert status.workers[0].restarts == 2
@@ -122,9 +125,10 @@ def test_what_the_worker_refuses_ends_only_that_process(client):
 @pytest.mark.parametrize("how", ["kill", "stop"])
 def test_a_killed_daemon_loses_nobody(daemon, how):
     with daemon.connect() as client:
-        alone = [run(client, f"number {n} <x>", **options(n)) for n in range(4)]
-        chat = spawn(client, chat=True, sampling={"seed": 1}, name="my chat")
-        first = say(client, chat, "one")
+        with hurry():
+            alone = [run(client, f"number {n} <x>", **options(n)) for n in range(4)]
+            chat = spawn(client, chat=True, sampling={"seed": 1}, name="my chat")
+            first = say(client, chat, "one")
         pids = [spawn(client, f"number {n} <x>", detached=n % 2 == 0, **options(n)) for n in range(4)]
         stopped = spawn(client, "stopped <x>", **options(5))
         for pid in (*pids, stopped):
@@ -135,6 +139,7 @@ def test_a_killed_daemon_loses_nobody(daemon, how):
         last = max(row.pid for row in client.call(PROC_LIST, List(all=True)))
         retry_until(lambda: client.call(SYS_STATUS, Nothing()).journal_bytes)
         getattr(daemon, how)()
+    begin_to_hurry()
     daemon.start()
     with daemon.connect() as client:
         assert all(info(client, pid).session == 0 for pid in (*pids, chat))
@@ -202,12 +207,14 @@ def test_parked_images_survive_the_daemon(daemon):
 def test_a_turn_goes_on_after_the_daemon_was_killed(daemon):
     ask = {"messages": (Message("user", "talk"),), "chat": True, "sampling": {"seed": 4, "temperature": 1.3}}
     with daemon.connect() as client:
-        twin = client.call(PROC_SPAWN, Spawn(**ask)).pid
-        text = text_of(client, twin, until="idle")
+        with hurry():
+            twin = client.call(PROC_SPAWN, Spawn(**ask)).pid
+            text = text_of(client, twin, until="idle")
         pid = client.call(PROC_SPAWN, Spawn(**ask)).pid
         part = next(item.text for item in client.stream(PROC_FOLLOW, Follow(pid)) if item.text)
         wait_for_tokens(client, pid, 20)
         daemon.kill()
+    begin_to_hurry()
     daemon.start()
     with daemon.connect() as client:
         assert text_of(client, pid, until="idle") == text and text.startswith(part)

@@ -18,6 +18,7 @@ from llmos_shell.abi.syscalls import SYS_DMESG, SYS_STATUS, Dmesg
 from llmos_shell.models.registry import Registry
 from llmos_shell.testing.clients import info, kill, run, say, spawn, text_of, wait_for_tokens
 from llmos_shell.testing.daemon import DaemonProcess
+from llmos_shell.testing.hurry import hurry
 from llmos_shell.testing.retry import retry_until
 
 TIGHT = {"pages": 24, "page_tokens": 16, "slots": 8, "step_seconds": 0.001}
@@ -75,7 +76,8 @@ def options(n):
 
 def alone(client):
     """What each says when it has the pool for itself."""
-    return [run(client, f"number {n} <x>", **options(n)) for n in range(COUNT)]
+    with hurry():
+        return [run(client, f"number {n} <x>", **options(n)) for n in range(COUNT)]
 
 
 def together(client):

@@ -12,6 +12,7 @@ from llmos_shell.abi.syscalls import MEM_INFO, PROC_SPAWN, Nothing, Spawn
 from llmos_shell.abi.types import KvState, Reason, Signal
 from llmos_shell.testing.clients import code_of, info, kill, run, say, spawn, text_of, wait, wait_for_tokens
 from llmos_shell.testing.daemon import write_models
+from llmos_shell.testing.hurry import hurry
 from llmos_shell.testing.retry import retry_until
 from llmos_shell.testing.scripted import computed
 
@@ -36,7 +37,8 @@ def test_a_full_pool_fails_nobody(client):
     models={"tight": {**TIGHT, "step_seconds": 0.002}}, env={"LLMOS_PARK_BYTES": "0", "LLMOS_SWAP_BYTES": "0"}
 )
 def test_without_room_to_park_kv_is_computed_again(client):
-    alone = [run(client, f"number {n} <x>", sampling={"seed": n, "temperature": 1.2}) for n in range(8)]
+    with hurry():
+        alone = [run(client, f"number {n} <x>", sampling={"seed": n, "temperature": 1.2}) for n in range(8)]
     pids, together = outputs(client, 8)
     assert together == alone
     assert sum(info(client, pid).recomputed_tokens for pid in pids) > 0

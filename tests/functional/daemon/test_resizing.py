@@ -10,7 +10,7 @@ import pytest
 
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.syscalls import MODEL_LIST, MODEL_RESIZE, SYS_DMESG, SYS_STATUS, Dmesg, Nothing, ResizePool
-from llmos_shell.testing.clients import info, run, say, spawn, text_of, wait, wait_for_tokens
+from llmos_shell.testing.clients import info, run, run_alone, say, spawn, text_of, wait, wait_for_tokens
 from llmos_shell.testing.daemon import write_models
 from llmos_shell.testing.retry import retry_until
 from llmos_shell.testing.scripted import computed
@@ -36,7 +36,7 @@ def prompts(count):
 
 
 def test_who_runs_goes_on_in_the_new_pool(client, tmp_path):
-    alone = [run(client, prompt, model="slow", sampling=SAMPLING) for prompt in prompts(3)]
+    alone = run_alone(client, prompts(3), model="slow", sampling=SAMPLING)
     pids = [spawn(client, prompt, model="slow", sampling=SAMPLING, private=True) for prompt in prompts(3)]
     for pid in pids:
         wait_for_tokens(client, pid, 20)
@@ -65,7 +65,7 @@ def test_no_token_is_computed_twice(client, llmos_home, tmp_path):
 @pytest.mark.llmos(models={"slow": {**POOL, "step_seconds": 0.004, "resize_seconds": 0.3}})
 def test_a_client_that_goes_away_meanwhile_hurts_nobody(client, daemon):
     """The worker has the new pool, or will have it: so must the daemon."""
-    alone = [run(client, prompt, model="slow", sampling=SAMPLING) for prompt in prompts(3)]
+    alone = run_alone(client, prompts(3), model="slow", sampling=SAMPLING)
     pids = [spawn(client, prompt, model="slow", sampling=SAMPLING, private=True) for prompt in prompts(3)]
     for pid in pids:
         wait_for_tokens(client, pid, 20)
@@ -89,7 +89,7 @@ def test_a_client_that_goes_away_meanwhile_hurts_nobody(client, daemon):
     env={"LLMOS_WORKER_STALL_SECONDS": "0.5"},
 )
 def test_a_worker_that_hangs_meanwhile_is_replaced(client):
-    alone = [run(client, prompt, model="slow", sampling=SAMPLING) for prompt in prompts(3)]
+    alone = run_alone(client, prompts(3), model="slow", sampling=SAMPLING)
     pids = [spawn(client, prompt, model="slow", sampling=SAMPLING, private=True) for prompt in prompts(3)]
     for pid in pids:
         wait_for_tokens(client, pid, 20)
@@ -155,7 +155,7 @@ def test_what_it_takes_follows_the_pool(client):
 
 @pytest.mark.parametrize("moments", [(0,), (1, 2)])
 def test_a_worker_that_dies_meanwhile_costs_no_token(client, daemon, moments):
-    alone = [run(client, prompt, model="slow", sampling=SAMPLING) for prompt in prompts(4)]
+    alone = run_alone(client, prompts(4), model="slow", sampling=SAMPLING)
     pids = [spawn(client, prompt, model="slow", sampling=SAMPLING, private=True) for prompt in prompts(4)]
     wait_for_tokens(client, pids[-1], 20)
 
@@ -212,7 +212,7 @@ def pool_of(client, model):
 
 @pytest.mark.llmos(models={"busy": {**POOL, "step_seconds": 0.002}}, env={"LLMOS_LOOK_SECONDS": "0.05"})
 def test_a_pool_that_is_too_small_for_who_runs_grows(client):
-    alone = [run(client, prompt, sampling=SAMPLING) for prompt in prompts(10)]
+    alone = run_alone(client, prompts(10), sampling=SAMPLING)
     pids = [spawn(client, prompt, sampling=SAMPLING, private=True) for prompt in prompts(10)]
     assert [text_of(client, pid) for pid in pids] == alone
     pages, slots, layout = pool_of(client, "busy")
@@ -237,7 +237,7 @@ def test_a_pool_whose_size_is_given_stays(client, llmos_home):
 )
 def test_a_layout_that_gains_nothing_is_tried_and_left(client):
     sampling = {**SAMPLING, "max_tokens": 220}
-    alone = [run(client, prompt, sampling=sampling) for prompt in prompts(3)]
+    alone = run_alone(client, prompts(3), sampling=sampling)
     for _ in range(3):
         pids = [spawn(client, prompt, sampling=sampling, private=True) for prompt in prompts(3)]
         assert [text_of(client, pid) for pid in pids] == alone
@@ -288,7 +288,7 @@ def test_a_pool_that_was_chosen_by_hand_stays(client, changes):
 )
 def test_what_there_is_no_memory_for_is_not_asked_for_time_and_again(client):
     sampling = {**SAMPLING, "max_tokens": 230}
-    alone = [run(client, prompt, sampling=sampling) for prompt in prompts(16)]
+    alone = run_alone(client, prompts(16), sampling=sampling)
     pids = [spawn(client, prompt, sampling=sampling, private=True) for prompt in prompts(16)]
     assert [text_of(client, pid) for pid in pids] == alone
     assert 1 <= sum("cannot be changed: no memory for" in line for line in said(client)) <= 6

@@ -55,6 +55,7 @@ from llmos_shell.testing.clients import (
     wait_for_tokens,
 )
 from llmos_shell.testing.daemon import DaemonProcess, write_models
+from llmos_shell.testing.hurry import begin_to_hurry, hurry
 from llmos_shell.testing.retry import retry_until
 from llmos_shell.testing.scripted import computed
 
@@ -85,10 +86,11 @@ def test_preempted_and_resumed_token_for_token(counter, daemon, policy):
     with daemon.connect() as client:
         client.call(SCHED_SET, PolicyName(policy, PREEMPTING[policy]))
         limits = Limits(tokens=150)
-        alone = [
-            text_of(client, spawn(client, f"{n} and then", sampling={"seed": n}, private=True, limits=limits))
-            for n in (1, 2)
-        ]
+        with hurry():
+            alone = [
+                text_of(client, spawn(client, f"{n} and then", sampling={"seed": n}, private=True, limits=limits))
+                for n in (1, 2)
+            ]
         counter.unlink()
         first = spawn(client, "1 and then", sampling={"seed": 1}, nice=5, private=True, limits=limits)
         wait_for_tokens(client, first, 20)
@@ -146,8 +148,9 @@ def test_a_long_prompt_nobody_waits_for_is_interrupted_for_one_that_somebody_wai
         long = spawn(client, "x" * 127, limits=Limits(tokens=1))
         wait_for_state(client, long, State.RUNNING)
         short = spawn(client, "hi", foreground=True, limits=Limits(tokens=1))
-        for pid in (short, long):
-            text_of(client, pid)
+        text_of(client, short)
+        begin_to_hurry()
+        text_of(client, long)
         rows = computed(str(counter))
         assert (rows[0].position, rows[0].tokens) == (0, 3)
         assert sum(row.tokens for row in rows) == 3 + 128

@@ -13,6 +13,7 @@ from llmos_shell.abi.syscalls import PROC_NICE, SCHED_SET, SYS_STATUS, Nice, Not
 from llmos_shell.abi.types import Signal
 from llmos_shell.models.registry import Registry
 from llmos_shell.testing.clients import info, kill, run, spawn, text_of
+from llmos_shell.testing.hurry import hurry
 from llmos_shell.testing.retry import retry_until
 
 SOAK = int(os.environ.get("LLMOS_SOAK", "2"))
@@ -68,7 +69,8 @@ def storm(daemon, victims, chance, tokens, **sampling):
     prompts = [f"{'a common beginning ' * (n % 2)}number {n} <x>" for n in range(COUNT)]
     each = [{"sampling": {"seed": n, "temperature": 1.3, **sampling}, "detached": True} for n in range(COUNT)]
     with daemon.connect() as client:
-        alone = [run(client, prompt, **options) for prompt, options in zip(prompts, each, strict=True)]
+        with hurry():
+            alone = [run(client, prompt, **options) for prompt, options in zip(prompts, each, strict=True)]
         pids = [spawn(client, prompts[n], nice=n % 5 - 2, **each[n]) for n in range(COUNT)]
     moments = sorted(chance.uniform(0, 0.9) for _ in victims)
     for victim, moment in zip(victims, moments, strict=True):

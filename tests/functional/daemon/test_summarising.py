@@ -26,6 +26,7 @@ from llmos_shell.abi.syscalls import (
 )
 from llmos_shell.abi.types import Message, Overflow, Reason, Signal, State
 from llmos_shell.testing.clients import info, kill, run, say, spawn, text_of, wait, wait_for_tokens
+from llmos_shell.testing.hurry import begin_to_hurry, hurry
 from llmos_shell.testing.retry import retry_until
 
 CONTEXT = 800
@@ -157,6 +158,7 @@ def test_the_summary_stops_with_the_conversation(client):
     pid, child = waiting(client)
     client.call(PROC_KILL, Kill(pid, Signal.STOP))
     retry_until(lambda: info(client, child).state is State.STOPPED)
+    begin_to_hurry()
     client.call(PROC_KILL, Kill(pid, Signal.CONT))
     retry_until(lambda: info(client, pid).forgotten_tokens > 0)
 
@@ -173,23 +175,28 @@ def test_a_question_waits_for_the_summary_and_can_be_taken_back(client):
     client.call(PROC_KILL, Kill(pid, Signal.INT))
     retry_until(lambda: info(client, child.pid).exit is not None)
     retry_until(lambda: info(client, pid).state is State.SLEEPING)
+    begin_to_hurry()
     client.call(PROC_INPUT, Input(pid, "again"))
     retry_until(lambda: info(client, pid).forgotten_tokens > 0)
     assert not any("is forgotten instead" in line for line in said(client))
 
 
 def test_a_crash_of_the_worker_costs_no_token(client):
-    undisturbed = text_of(client, begun(client))
+    with hurry():
+        undisturbed = text_of(client, begun(client))
     pid, _ = waiting(client)
     os.kill(client.call(SYS_STATUS, Nothing()).workers[0].pid, signal.SIGKILL)
+    begin_to_hurry()
     assert text_of(client, pid) == undisturbed
 
 
 def test_a_crash_of_the_daemon_costs_no_token(daemon):
     with daemon.connect() as client:
-        undisturbed = text_of(client, begun(client))
+        with hurry():
+            undisturbed = text_of(client, begun(client))
         pid, child = waiting(client, detached=True)
     daemon.kill()
+    begin_to_hurry()
     daemon.start()
     with daemon.connect() as client:
         assert text_of(client, pid) == undisturbed

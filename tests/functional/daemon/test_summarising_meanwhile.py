@@ -12,6 +12,7 @@ from llmos_shell.abi import syscalls as abi
 from llmos_shell.abi.memory import MEM_STAT, PROC_CHECKPOINT, PROC_RESTORE, SYS_HIBERNATE, Checkpoint, Restore
 from llmos_shell.abi.types import Message, Overflow, Reason, Signal, State
 from llmos_shell.testing.clients import info, kill, run, say, spawn, text_of, wait, wait_for_state
+from llmos_shell.testing.hurry import begin_to_hurry, hurry
 from llmos_shell.testing.retry import retry_until
 
 MIB = 1 << 20
@@ -31,6 +32,11 @@ two_models = pytest.mark.llmos(
 def begun(client, **options):
     """A process whose context is about to be full."""
     return spawn(client, FULL, model="slow", overflow=Overflow.SUMMARISE, sampling=SAMPLING, **options)
+
+
+def says_undisturbed(client):
+    with hurry():
+        return text_of(client, begun(client))
 
 
 def summary_of(client, pid):
@@ -53,12 +59,13 @@ def was_summarised(client):
 
 @two_models
 def test_its_model_makes_way_for_another_one(client):
-    undisturbed = text_of(client, begun(client))
+    undisturbed = says_undisturbed(client)
     pid = begun(client)
     child = summary_of(client, pid)
     kill(client, pid, Signal.STOP)
     wait_for_state(client, child, State.STOPPED)
     run(client, model="other", sampling={"max_tokens": 5})
+    begin_to_hurry()
     kill(client, pid, Signal.CONT)
     retry_until(lambda: info(client, pid).exit is not None)
     assert text_of(client, pid) == undisturbed and was_summarised(client)
@@ -73,28 +80,31 @@ def test_it_is_part_of_a_turn_that_had_begun_before_another_model_waited(daemon,
         waiting = pool.submit(run, own, model="other", sampling={"max_tokens": 5})
         retry_until(lambda: any("begins no further turns" in line for line in said(client)))
         before = info(client, pid).forgotten_tokens
+        begin_to_hurry()
         retry_until(lambda: info(client, pid).exit is not None)
         assert len(waiting.result(30)) == 5
     assert info(client, pid).forgotten_tokens > before and was_summarised(client)
 
 
 def test_a_checkpoint_of_the_tree(client, tmp_path):
-    undisturbed = text_of(client, begun(client))
+    undisturbed = says_undisturbed(client)
     pid = begun(client)
     summary_of(client, pid)
     client.call(PROC_CHECKPOINT, Checkpoint(pid, str(tmp_path / "file.ck"), tree=True))
     rows = {row.former_pid: row.pid for row in client.call(PROC_RESTORE, Restore(str(tmp_path / "file.ck"))).processes}
+    begin_to_hurry()
     assert text_of(client, rows.pop(pid)) == text_of(client, pid) == undisturbed
     (summary,) = rows.values()
     assert max(row.pid for row in client.call(abi.PROC_LIST, abi.List(all=True))) == summary, "it is not written twice"
 
 
 def test_it_is_disowned_and_its_session_ends(daemon, client):
-    undisturbed = text_of(client, begun(client))
+    undisturbed = says_undisturbed(client)
     with daemon.connect(interactive=True) as own:
         pid = begun(own)
         summary_of(client, pid)
         own.call(abi.PROC_DETACH, abi.Pid(pid))
+    begin_to_hurry()
     assert text_of(client, pid) == undisturbed and was_summarised(client)
 
 
@@ -115,10 +125,11 @@ def test_it_is_interrupted(client):
 
 
 def test_it_is_copied(client):
-    undisturbed = text_of(client, begun(client))
+    undisturbed = says_undisturbed(client)
     pid = begun(client)
     summary_of(client, pid)
     copy = client.call(abi.PROC_FORK, abi.Fork(pid, keep_seed=True)).pids[0]
+    begin_to_hurry()
     assert text_of(client, pid) == text_of(client, copy) == undisturbed
 
 
@@ -132,6 +143,7 @@ def test_an_answer_whose_beginning_is_no_longer_in_the_context_is_given_again_fr
     again = client.call(abi.PROC_FORK, abi.Fork(pid, again=True, keep_seed=True)).pids[0]
     retry_until(lambda: info(client, again).generated_tokens)
     assert info(client, again).prompt_tokens == asked
+    begin_to_hurry()
     assert text_of(client, again) == text_of(client, pid)
 
 
@@ -149,25 +161,29 @@ def input_later(own, pid):
 
 
 def test_the_worker_crashes_before_an_answer(daemon, client):
-    first, second = asked(client), asked(client)
-    undisturbed = input_later(client, first)
+    with hurry():
+        first, second = asked(client), asked(client)
+        undisturbed = input_later(client, first)
     with ThreadPoolExecutor(1) as pool, daemon.connect() as own:
         answer = pool.submit(input_later, own, second)
         summary_of(client, second)
         os.kill(client.call(abi.SYS_STATUS, abi.Nothing()).workers[0].pid, signal.SIGKILL)
+        begin_to_hurry()
         assert answer.result(30) == undisturbed
     assert was_summarised(client)
 
 
 def test_the_daemon_crashes_before_an_answer(daemon):
     with daemon.connect() as client:
-        undisturbed = input_later(client, asked(client))
-        pid = asked(client, detached=True)
+        with hurry():
+            undisturbed = input_later(client, asked(client))
+            pid = asked(client, detached=True)
         with ThreadPoolExecutor(1) as pool, daemon.connect() as own:
             lost = pool.submit(input_later, own, pid)
             summary_of(client, pid)
             daemon.kill()
             assert lost.exception(30)
+    begin_to_hurry()
     daemon.start()
     with daemon.connect() as client:
         wait_for_state(client, pid, State.SLEEPING)
@@ -182,6 +198,7 @@ def taken_back(client, pid):
 
 
 def test_a_question_is_taken_back_whose_answer_was_summed_up(client):
+    begin_to_hurry()
     pid = spawn(client, chat=True, model="slow", overflow=Overflow.SUMMARISE, sampling={"max_tokens": 900, "seed": 3})
     assert len(say(client, pid, "a long one, please")) == 900
     assert info(client, pid).forgotten_tokens > 0
@@ -213,7 +230,8 @@ def test_they_swap_each_other_out(client):
         prompt = f"{number}" * 580 + "<y>"
         return spawn(client, prompt, overflow=Overflow.SUMMARISE, sampling={"max_tokens": 150, "seed": number})
 
-    alone = [text_of(client, started(number)) for number in range(4)]
+    with hurry():
+        alone = [text_of(client, started(number)) for number in range(4)]
     pids = [started(number) for number in range(4)]
     assert [text_of(client, pid) for pid in pids] == alone
     assert was_summarised(client) and client.call(MEM_STAT, abi.Nothing()).swapped_out > 0
@@ -221,11 +239,12 @@ def test_they_swap_each_other_out(client):
 
 def test_everything_hibernates(daemon):
     with daemon.connect() as client:
-        undisturbed = text_of(client, begun(client))
+        undisturbed = says_undisturbed(client)
         pid = begun(client, detached=True)
         summary_of(client, pid)
         client.call(SYS_HIBERNATE, abi.Nothing())
     daemon.process.wait(30)
+    begin_to_hurry()
     daemon.start()
     with daemon.connect() as client:
         assert text_of(client, pid) == undisturbed and was_summarised(client)
@@ -233,14 +252,16 @@ def test_everything_hibernates(daemon):
 
 @two_models
 def test_its_model_makes_way_for_another_one_before_an_answer(daemon, client):
-    undisturbed = input_later(client, asked(client))
-    pid = asked(client)
+    with hurry():
+        undisturbed = input_later(client, asked(client))
+        pid = asked(client)
     with ThreadPoolExecutor(1) as pool, daemon.connect() as own:
         answer = pool.submit(input_later, own, pid)
         child = summary_of(client, pid)
         kill(client, pid, Signal.STOP)
         wait_for_state(client, child, State.STOPPED)
         run(client, model="other", sampling={"max_tokens": 5})
+        begin_to_hurry()
         kill(client, pid, Signal.CONT)
         assert answer.result(30) == undisturbed
     assert was_summarised(client)

@@ -13,6 +13,7 @@ from llmos_shell.abi.memory import MEM_INFO, MEM_MAP, MEM_STAT, MEM_SWAP, MEM_SW
 from llmos_shell.abi.syscall import Nothing, Pid
 from llmos_shell.abi.types import KvState
 from llmos_shell.testing.clients import code_of, info, run, say, spawn, text_of
+from llmos_shell.testing.hurry import hurry
 from llmos_shell.testing.retry import retry_until
 
 TIGHT = {"pages": 16, "page_tokens": 16, "slots": 8, "end_after": 40}
@@ -60,7 +61,8 @@ def test_a_full_pool_fails_nobody(client):
     def options(n):
         return {"sampling": {"seed": n, "temperature": 1.2}}
 
-    alone = [run(client, f"number {n} <x>", **options(n)) for n in range(10)]
+    with hurry():
+        alone = [run(client, f"number {n} <x>", **options(n)) for n in range(10)]
     pids = [spawn(client, f"number {n} <x>", **options(n)) for n in range(10)]
     assert [text_of(client, pid) for pid in pids] == alone
     assert not os.listdir(paths.park_dir())

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-DEEP = 100_000
+DEEP = 30_000
 
 
 def one_message(err: str) -> str:
@@ -43,9 +43,9 @@ def test_a_text_nested_without_end(llmos: Any, tmp_path: Path, text: str) -> Non
 
 
 def test_here_documents_without_number(llmos: Any, tmp_path: Path) -> None:
-    (tmp_path / "work" / "deep").write_text("cat " + "<<E " * DEEP + "\necho alive")
+    (tmp_path / "work" / "deep").write_text("ulimit -n 200\ncat " + "<<E " * DEEP + "\necho alive")
     done = llmos("deep")
-    assert one_message(done.stderr) == "llmos: deep:1: here-document: too many open files"
+    assert one_message(done.stderr) == "llmos: deep:2: here-document: too many open files"
     assert (done.returncode, done.stdout) == (1, "")
 
 

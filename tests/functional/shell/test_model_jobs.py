@@ -9,12 +9,13 @@ import pytest
 
 from llmos_shell.abi.syscalls import PROC_INFO, PROC_LIST, PROC_TRANSCRIPT, List, Pid
 from llmos_shell.abi.types import State
+from llmos_shell.testing.hurry import begin_to_hurry
 from llmos_shell.testing.retry import retry_until
 
 pytestmark = pytest.mark.llmos(
     models={
         "scripted": {"end_after": 20},
-        "slow": {"end_after": 300, "step_seconds": 0.01},
+        "slow": {"end_after": 900, "step_seconds": 0.01},
         "endless": {"step_seconds": 0.01},
     }
 )
@@ -46,6 +47,7 @@ def test_background_gives_its_pid(shell, client):
     output = shell.run("run -m slow hello > out & echo pid $!")
     pid = int(re.match(r"\[1\] (\d+)\npid \1\Z", output).group(1))
     assert pid in [each.pid for each in processes(client)]
+    begin_to_hurry()
     assert shell.run("wait $!; echo $?").endswith("0")
     assert shell.run("cat out; echo").startswith("hello")
 
@@ -75,6 +77,7 @@ def test_stop_and_continue_in_the_foreground(shell, client):
     shell.expect_prompt()
     assert wait_for(client, State.STOPPED).pid == pid
     assert "Stopped" in shell.run("jobs")
+    begin_to_hurry()
     shell.sendline("fg")
     shell.expect("run --no-echo -m slow x\r\n")
     shell.expect_prompt()
@@ -88,6 +91,7 @@ def test_stop_and_continue_in_the_background(shell, client):
     shell.sendcontrol("z")
     shell.expect("Stopped")
     shell.expect_prompt()
+    begin_to_hurry()
     assert "run --no-echo -m slow x > out &" in shell.run("bg")
     assert shell.run("wait %1; echo $?").endswith("0")
 
@@ -123,6 +127,7 @@ def test_stop_and_continue_of_a_pipeline(shell, client):
     shell.expect("Stopped")
     shell.expect_prompt()
     assert wait_for(client, State.STOPPED).pid == pid
+    begin_to_hurry()
     shell.sendline("fg")
     shell.expect("cat\r\n")
     shell.expect_prompt()
@@ -155,6 +160,7 @@ def test_disowned_output_is_written_to_its_end(shell, client, tmp_path, line):
     shell.run("disown")
     shell.sendline("exit")
     shell.expect(pexpect.EOF)
+    begin_to_hurry()
     retry_until(lambda: wait_for_end(client, process.pid))
     retry_until(lambda: (tmp_path / "out").read_text() == "hello" + text_of(client, process.pid))
 
@@ -174,6 +180,7 @@ def test_disowned_right_away(shell, client, tmp_path):
     shell.run("run -m slow hello > out & disown")
     process = wait_for(client, State.RUNNING)
     shell.close(force=True)
+    begin_to_hurry()
     retry_until(lambda: wait_for_end(client, process.pid))
     retry_until(lambda: (tmp_path / "out").read_text() == "hello" + text_of(client, process.pid))
 
@@ -183,6 +190,7 @@ def test_nohup_output_outlives_the_terminal(shell, client, tmp_path):
     process = wait_for(client, State.RUNNING)
     retry_until(lambda: len((tmp_path / "out").read_text()) > len("hello"))
     shell.close(force=True)
+    begin_to_hurry()
     retry_until(lambda: wait_for_end(client, process.pid))
     retry_until(lambda: (tmp_path / "out").read_text() == "hello" + text_of(client, process.pid))
 

@@ -144,7 +144,7 @@ class TestGroups:
             for _ in range(size):
                 pid += 1
                 device.start(pid, nice=pid % 3, group=f"g{group}")
-        device.play(1500)
+        device.play(300)
         total = sum(weights[: len(sizes)])
         for group in range(len(sizes)):
             used = sum(used for pid, used in device.used.items() if device.scheduler.entity(pid).group == f"g{group}")

@@ -85,7 +85,7 @@ class TestShares:
         machine = Machine(1)
         for pid, nice in enumerate(nices, 2):
             machine.start(pid, nice)
-        machine.play(1000)
+        machine.play(400)
         total = sum(map(weight_of, nices))
         for pid, nice in enumerate(nices, 2):
             assert machine.ran[pid] / machine.now == pytest.approx(weight_of(nice) / total, abs=0.02)
