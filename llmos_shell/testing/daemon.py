@@ -93,7 +93,12 @@ class DaemonProcess:
             return
         process, self.process = self.process, None
         hung = threading.Event()
-        watchdog = threading.Timer(STOP_SECONDS, lambda: (hung.set(), process.kill()))
+
+        def give_up() -> None:
+            hung.set()
+            process.kill()
+
+        watchdog = threading.Timer(STOP_SECONDS, give_up)
         watchdog.daemon = True
         watchdog.start()
         process.terminate()
