@@ -13,7 +13,7 @@ from llmos_shell.shell.command import ERROR_STATUSES, Args, Command, Context, Ex
 from llmos_shell.shell.handover import Handover
 from llmos_shell.shell.interpreter import bridge
 from llmos_shell.shell.interpreter.control import StopRequested, WaitInterrupted
-from llmos_shell.shell.interpreter.foreground import continue_in_foreground, suspend, wait_foreground
+from llmos_shell.shell.interpreter.foreground import STOPPED, continue_in_foreground, suspend, wait_foreground
 from llmos_shell.shell.interpreter.jobs import Job, Jobs, ModelMember, ThreadMember
 
 if TYPE_CHECKING:
@@ -201,15 +201,17 @@ def _wait_one(context: Context, shell: Shell, spec: str) -> int:
 
 
 def _wait_for(shell: Shell, job: Job) -> int:
-    """Waits until a job ended; it leaves the table."""
-    job.wait_hosts()
-    job.wait_threads()
+    """Waits until a job ended; it leaves the table. With job control, a stop ends the waiting too."""
+    if shell.job_control:
+        _refresh(shell, job)
+    job.wait_to_end(heed_stops=shell.job_control)
     for member in job.members:
-        if isinstance(member, ModelMember) and member.status is None:
+        if isinstance(member, ModelMember) and member.status is None and not (shell.job_control and job.stopped):
             member.status = bridge.wait_model(shell, member.pid)
+    if not job.done:
+        return STOPPED
     status = job.status()
-    if job.done:
-        shell.jobs().remove(job)
+    shell.jobs().remove(job)
     return status
 
 
@@ -305,6 +307,7 @@ COMMANDS = (
         exit_statuses=(
             ("STATUS", "that of the last one; 0 when there was nothing to wait for"),
             ("127", "there is no such job or process"),
+            ("148", "it is stopped, which in an interactive shell ends the waiting"),
         ),
         see_also=("jobs", "attach", "exit-statuses"),
     ),

@@ -135,8 +135,8 @@ class _Tracked:
         self._shell.session().own(pid)
         if self._outer is not None:
             self._outer.track(pid)
-        elif self._shell.member is not None:
-            self._shell.member.track(pid)
+        elif self._shell.member is not None and self._shell.job is not None:
+            self._shell.job.adopt_model(pid, self._shell.member)
 
     def reach(self, pid: int, offset: int) -> None:
         self.offsets[pid] = offset
@@ -215,7 +215,8 @@ def refresh(shell: Shell, job: Job) -> None:
             exit = infos[0].exit if infos else None
             member.status = exit.code if exit is not None else 127
         elif infos:
-            member.stopped = any(info.state is State.STOPPED for info in infos)
+            held = isinstance(member, ThreadMember) and not job.going.is_set()
+            member.stopped = held or any(info.state is State.STOPPED for info in infos)
 
 
 def follow(shell: Shell, member: ModelMember) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -23,7 +24,7 @@ from llmos_shell.shell.interpreter.arrays import ArrayArgument
 from llmos_shell.shell.interpreter.compound import CompoundCommands
 from llmos_shell.shell.interpreter.control import ExitShell, LeaveLoop, ReturnFromFunction, StopRequested
 from llmos_shell.shell.interpreter.environment import Frame
-from llmos_shell.shell.interpreter.hostproc import StartError, find_program, start
+from llmos_shell.shell.interpreter.hostproc import StartError, find_program, start, start_stoppable
 from llmos_shell.shell.interpreter.options import Options
 from llmos_shell.shell.interpreter.redirect import Files, RedirectError, Redirection, write_all
 
@@ -448,7 +449,15 @@ class Executor(CompoundCommands):
         path = (assignments or {}).get("PATH", self.variables.values.get("PATH", DEFAULT_PATH))
         program = find_program(words[0], path)
         environment = self.variables.environment(assignments)
-        return start(program, words, environment, files, group=group, default_signals=self.shell.default_signals)
+        shell = self.shell
+        if shell.terminal is None:
+            return start(program, words, environment, files, shell.default_signals)
+        signals = dict.fromkeys(shell.default_signals, signal.SIG_DFL)
+        if not shell.job_control and shell.job is None:
+            signals[signal.SIGTSTP] = signal.SIG_IGN  # in a `$(…)`, where nobody could continue it
+        return start_stoppable(
+            program, words, environment, files, signals, group, lambda error: self.complain(str(error), error.status)
+        )
 
     # -- messages ----------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from llmos_shell.shell.interpreter.control import StopRequested
-from llmos_shell.shell.interpreter.hostproc import describe_signal
+from llmos_shell.shell.interpreter.hostproc import describe_signal, group_exists
 from llmos_shell.shell.interpreter.jobs import HostMember, Job
 
 if TYPE_CHECKING:
@@ -19,29 +19,21 @@ STOPPED = 148
 
 
 def put_in_foreground(shell: Shell, job: Job) -> None:
-    """From now on the job's group has the terminal, as long as there is a program in it."""
+    """From now on Ctrl-Z stops the job, and its group, if it has one, has the terminal while there is a program in it.
+
+    A Ctrl-Z that came before is none of its business.
+    """
     if shell.terminal is not None:
         shell.terminal.take_missed_stop()
-    job.on_new_group = lambda: _lend(shell, job)
-    job.on_idle = lambda: _reclaim(shell, job)
+    if job.group is not None:
+        job.on_new_group = lambda: _lend(shell, job)
+        job.on_idle = lambda: _reclaim(shell, job)
 
 
 def _reclaim(shell: Shell, job: Job) -> None:
     """Takes the terminal back if no program of the job is left, so that Ctrl-C reaches the shell."""
-    with job.group_lock:
-        if shell.terminal is not None and not group_exists(job.group or 0):
-            shell.terminal.take_back(restore_modes=job.was_killed())
-
-
-def group_exists(group: int) -> bool:
-    """Whether a process group (0: none) still has members."""
-    if not group:
-        return False
-    try:
-        os.killpg(group, 0)
-    except OSError:
-        return False
-    return True
+    if shell.terminal is not None and not group_exists(job.group or 0):
+        shell.terminal.take_back(restore_modes=job.was_killed())
 
 
 def _lend(shell: Shell, job: Job) -> None:
@@ -53,7 +45,7 @@ def _lend(shell: Shell, job: Job) -> None:
 
 def continue_in_foreground(shell: Shell, job: Job) -> None:
     """Gives a job the terminal, then lets it go on."""
-    if shell.job_control and job.group is not None:
+    if shell.job_control:
         put_in_foreground(shell, job)
         if shell.terminal is not None and job.group:
             if job.modes is not None:
@@ -72,7 +64,7 @@ def wait_foreground(shell: Shell, job: Job, *, interrupted: bool = False) -> int
                     raise StopRequested
                 job.wait_hosts()
                 if terminal is not None and not job.stopped:
-                    _reclaim(shell, job)
+                    job.note_idle()
                     if job.was_interrupted() and not job.done:
                         job.interrupt()
                 if not job.stopped:
@@ -107,7 +99,7 @@ def wait_foreground(shell: Shell, job: Job, *, interrupted: bool = False) -> int
 
 def suspend(shell: Shell, job: Job) -> int:
     """Enters a stopped job into the table."""
-    job.suspend_rest()
+    job.signal(signal.SIGSTOP)  # what Ctrl-Z did not reach, or has come too early for
     jobs = shell.outermost().jobs()
     jobs.add(job)
     job.shown_state = job.state()

@@ -1,4 +1,4 @@
-"""Programs of the host: finding them on PATH, starting them without a copy of this process, and how they ended."""
+"""Programs of the host: finding them on PATH, starting them, and how they ended."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import errno
 import os
 import signal
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from llmos_shell.shell.interpreter.redirect import Files
 
@@ -71,25 +71,109 @@ def start(
     words: Sequence[str],
     environment: Mapping[str, str],
     files: Files,
-    *,
-    group: int | None = None,
     default_signals: Sequence[int] = (),
 ) -> int:
-    """Starts a program and returns its PID. `group` 0 makes it the leader of a process group, else it joins one.
+    """Starts a program, without a copy of this process, and returns its PID once it is executed.
 
     `default_signals` are those this process ignores and the program should not. Raises `StartError`.
     """
     try:
-        return _spawn(path, words, environment, files, group, default_signals)
+        return _spawn(path, words, environment, files, default_signals)
     except OSError as error:
         if error.errno == errno.ENOEXEC:
             if _is_binary(path):
                 raise StartError(f"{words[0]}: cannot execute binary file", 126) from None
-            return _spawn("/bin/sh", ["sh", path, *words[1:]], environment, files, group, default_signals)
+            return _spawn("/bin/sh", ["sh", path, *words[1:]], environment, files, default_signals)
         _found.pop(words[0], None)
         raise _start_error(path, words[0], error) from None
     except ValueError:
-        raise StartError(f"{words[0]}: an argument holds a NUL character", 126) from None
+        raise _nul_error(words[0]) from None
+
+
+def start_stoppable(
+    path: str,
+    words: Sequence[str],
+    environment: Mapping[str, str],
+    files: Files,
+    signals: Mapping[int, signal.Handlers],
+    group: int | None,
+    fail: Callable[[StartError], int],
+) -> int:
+    """Starts a program where Ctrl-Z may stop the new process at any moment, before the program is executed too, which
+    `start` would wait for, and with it all threads. `fail` says in the new process why it cannot be; its exit status.
+
+    `group` 0 makes it the leader of a process group; else it joins one, or leads one of its own where the last member
+    of that has just ended.
+    """
+    if not os.path.exists(path):
+        _found.pop(words[0], None)
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        pid = os.fork()
+        if pid == 0:
+            _become(path, words, environment, files, signals, group, fail, held)
+    except OSError as error:
+        raise _start_error(path, words[0], error) from None
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
+    if group is not None:
+        _join(pid, group)  # both processes do: neither knows which of them comes first
+    return pid
+
+
+def _become(
+    path: str,
+    words: Sequence[str],
+    environment: Mapping[str, str],
+    files: Files,
+    signals: Mapping[int, signal.Handlers],
+    group: int | None,
+    fail: Callable[[StartError], int],
+    mask: Iterable[int],
+) -> None:
+    """Makes a program of the new process; never returns."""
+    status = 126
+    try:
+        if group is not None:
+            _join(0, group)
+        for number in signal.valid_signals():
+            if number in signals or callable(signal.getsignal(number)):
+                signal.signal(number, signals.get(number, signal.SIG_DFL))
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        replace_process(path, words, environment, files, ())
+    except StartError as error:
+        status = fail(error)
+    except OSError as error:
+        status = fail(_start_error(path, words[0], error))
+    finally:
+        os._exit(status)
+
+
+def _join(pid: int, group: int) -> None:
+    try:
+        os.setpgid(pid, group)
+    except PermissionError:  # its last member has ended; or the program is executed, and the process has done this
+        with contextlib.suppress(PermissionError):
+            os.setpgid(pid, 0)
+
+
+def group_exists(group: int) -> bool:
+    """Whether a process group (0: none) still has members."""
+    if not group:
+        return False
+    try:
+        os.killpg(group, 0)
+    except OSError:
+        return False
+    return True
+
+
+def group_of(pid: int) -> int:
+    """The process group of a process; 0 when it has gone."""
+    try:
+        return os.getpgid(pid)
+    except ProcessLookupError:
+        return 0
 
 
 def _is_binary(path: str) -> bool:
@@ -117,27 +201,17 @@ def _start_error(path: str, name: str, error: OSError) -> StartError:
     return StartError(f"{name}: {(error.strerror or str(error)).lower()}", 126)
 
 
+def _nul_error(name: str) -> StartError:
+    return StartError(f"{name}: an argument holds a NUL character", 126)
+
+
 def _spawn(
-    path: str,
-    words: Sequence[str],
-    environment: Mapping[str, str],
-    files: Files,
-    group: int | None,
-    default_signals: Sequence[int],
+    path: str, words: Sequence[str], environment: Mapping[str, str], files: Files, default_signals: Sequence[int]
 ) -> int:
     moved: list[int] = []
     try:
         actions = _file_actions(files, moved) if files.table else ()
-        if group is None:
-            return os.posix_spawn(path, words, environment, file_actions=actions, setsigdef=default_signals)  # type: ignore[arg-type]
-        return os.posix_spawn(
-            path,
-            words,  # type: ignore[arg-type]
-            environment,
-            file_actions=actions,
-            setpgroup=group,
-            setsigdef=default_signals,
-        )
+        return os.posix_spawn(path, words, environment, file_actions=actions, setsigdef=default_signals)  # type: ignore[arg-type]
     finally:
         for fd in moved:
             os.close(fd)
@@ -198,9 +272,22 @@ def replace_process(
     for number in default_signals:
         signal.signal(number, signal.SIG_DFL)
     try:
-        os.execve(path, list(words), environment)
+        _execute(path, words, environment)
     except OSError as error:
         raise _start_error(path, words[0], error) from None
+    except ValueError:
+        raise _nul_error(words[0]) from None
+
+
+def _execute(path: str, words: Sequence[str], environment: Mapping[str, str]) -> None:
+    try:
+        os.execve(path, list(words), environment)
+    except OSError as error:
+        if error.errno != errno.ENOEXEC:
+            raise
+    if _is_binary(path):
+        raise StartError(f"{words[0]}: cannot execute binary file", 126)
+    os.execve("/bin/sh", ["sh", path, *words[1:]], environment)
 
 
 def _settled(files: Files) -> list[tuple[int, int | None]]:

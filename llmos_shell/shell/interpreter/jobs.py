@@ -10,11 +10,11 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from llmos_shell.lang.ast import Command
-from llmos_shell.shell.interpreter.hostproc import describe_signal, exit_status
+from llmos_shell.shell.interpreter.hostproc import describe_signal, exit_status, group_of
 
 if TYPE_CHECKING:
     from llmos_shell.shell.handover import Handover
@@ -32,6 +32,8 @@ _MODEL_SIGNALS = {
     signal.SIGCONT: "CONT",
 }
 
+_ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL, signal.SIGPIPE)
+"""Signals that threads obey by ending."""
 
 _REMEMBERED = 4096
 """How many statuses of ended jobs are kept."""
@@ -151,7 +153,8 @@ class Job:
         self._node = node
         self.group = group
         self.members: list[Member] = []
-        self.nested: set[int] = set()  # host PIDs started by its threads
+        self.nested: set[int] = set()  # host PIDs started by its threads,
+        self._nested_models: list[int] = []  # and model processes by pipelines inside of them
         self.ended_by = 0  # the signal that its threads obey at their next command
         self.negated = False
         self.shown_state = "Running"
@@ -162,6 +165,7 @@ class Job:
         self.on_idle: Callable[[], None] | None = None  # and takes it back while there is no program in it
         self.modes: list[Any] | None = None  # of the terminal, as its programs had set them when they were stopped
         self._signal_model = signal_model
+        self._signalling = threading.Lock()  # held while it is signalled, or what its threads started joins it
 
     # -- state -------------------------------------------------------------------------------------------------------
 
@@ -181,7 +185,7 @@ class Job:
                 found += member.pids
             elif isinstance(member, ModelMember):
                 found.append(member.pid)
-        return found
+        return found + [pid for pid in self._nested_models if pid not in found]
 
     @property
     def host_pids(self) -> list[int]:
@@ -231,15 +235,21 @@ class Job:
 
     def signal(self, number: int) -> None:
         """Sends a signal to all members; what cannot get it (a thread and SIGUSR1, say) is left out."""
+        with self._signalling:
+            if number in _ENDING:
+                self.ended_by = number
+            if number in (signal.SIGSTOP, signal.SIGTSTP):
+                self._hold_threads(True)
+            elif number in (signal.SIGCONT, signal.SIGKILL):
+                self._hold_threads(False)
+            self.signal_hosts(number)
+            self._signal_models(self.pids, number)
+
+    def _signal_models(self, pids: Iterable[int], number: int) -> None:
         name = _MODEL_SIGNALS.get(signal.Signals(number)) if number in signal.valid_signals() else None
         if name is not None:
-            for pid in self.pids:
+            for pid in pids:
                 self._signal_model(pid, name)
-        if number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL, signal.SIGPIPE):
-            self.ended_by = number
-        self.signal_hosts(number)
-        if number in (signal.SIGSTOP, signal.SIGTSTP, signal.SIGCONT):
-            self._hold_threads(number != signal.SIGCONT)
 
     def _hold_threads(self, hold: bool) -> None:
         """Makes threads wait at their next command, or go on."""
@@ -254,26 +264,38 @@ class Job:
         if self.group and pids:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.group, number)
-            pids = [pid for pid in pids if _group_of(pid) != self.group]
+            pids = [pid for pid in pids if group_of(pid) != self.group]
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
     def adopt(self, pid: int) -> None:
         """One of its threads has started a program, which gets the signal that came too early for it."""
-        self.nested.add(pid)
-        number = self.ended_by or (0 if self.going.is_set() else signal.SIGSTOP)
-        if number:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
+        with self._signalling:
+            self.nested.add(pid)
+            if number := self._present_signal():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+
+    def adopt_model(self, pid: int, member: ThreadMember) -> None:
+        """A thread, of the job or of a pipeline inside of it, has started a model process; likewise."""
+        with self._signalling:
+            member.track(pid)
+            if member not in self.members:
+                self._nested_models.append(pid)
+            if number := self._present_signal():
+                self._signal_models([pid], number)
+
+    def _present_signal(self) -> int:
+        return self.ended_by or (0 if self.going.is_set() else signal.SIGSTOP)
 
     def interrupt(self) -> None:
         """Ctrl-C, for those members that the terminal does not reach."""
-        self.ended_by = signal.SIGINT
-        for pid in self.pids:
-            self._signal_model(pid, "INT")
-        if self.group is not None:
-            self.signal_hosts(signal.SIGINT)
+        with self._signalling:
+            self.ended_by = signal.SIGINT
+            self._signal_models(self.pids, signal.SIGINT)
+            if self.group is not None:
+                self.signal_hosts(signal.SIGINT)
 
     def proceed(self) -> None:
         """Continues it after a stop."""
@@ -282,11 +304,11 @@ class Job:
         self.signal(signal.SIGCONT)
         self.shown_state = "Running"
 
-    def suspend_rest(self) -> None:
-        """Stops what the terminal's Ctrl-Z did not reach: model processes, and so the threads that follow them."""
-        for pid in self.pids:
-            self._signal_model(pid, "STOP")
-        self._hold_threads(True)
+    def note_idle(self) -> None:
+        """A program of its group has ended, perhaps the last one."""
+        with self.group_lock:
+            if self.on_idle is not None:
+                self.on_idle()
 
     # -- waiting -----------------------------------------------------------------------------------------------------
 
@@ -301,10 +323,18 @@ class Job:
                 member.poll(os.WUNTRACED)
 
     def wait_threads(self) -> None:
-        """Waits until every thread ended."""
+        """Waits until every thread ended; not while they are held."""
         for member in self.members:
-            if isinstance(member, ThreadMember) and not member.stopped:
+            if isinstance(member, ThreadMember) and (self.going.is_set() or member.status is not None):
                 member.join()
+
+    def wait_to_end(self, *, heed_stops: bool) -> None:
+        """Waits in the background, until all that can go on by itself has ended; or, if heeded, one member stopped."""
+        for member in self.members:
+            while isinstance(member, HostMember) and member.status is None and not (heed_stops and self.stopped):
+                member.poll(os.WUNTRACED if heed_stops else 0)
+        if not (heed_stops and self.stopped):
+            self.wait_threads()
 
     def was_interrupted(self) -> bool:
         """Whether Ctrl-C ended a program of it."""
@@ -324,13 +354,6 @@ class Job:
         if self.group:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.group, signal.SIGCONT)
-
-
-def _group_of(pid: int) -> int:
-    try:
-        return os.getpgid(pid)
-    except ProcessLookupError:
-        return 0
 
 
 class Jobs:

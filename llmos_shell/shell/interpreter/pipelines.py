@@ -17,8 +17,8 @@ from llmos_shell.lang import ast
 from llmos_shell.lang.errors import ExpansionError
 from llmos_shell.shell.interpreter import folders
 from llmos_shell.shell.interpreter.control import ExitShell
-from llmos_shell.shell.interpreter.foreground import group_exists, put_in_foreground, tell_signal, wait_foreground
-from llmos_shell.shell.interpreter.hostproc import StartError, exit_status
+from llmos_shell.shell.interpreter.foreground import put_in_foreground, tell_signal, wait_foreground
+from llmos_shell.shell.interpreter.hostproc import StartError, exit_status, group_of
 from llmos_shell.shell.interpreter.jobs import HostMember, Job, Member, ThreadMember
 from llmos_shell.shell.interpreter.redirect import RedirectError, Redirection
 
@@ -74,22 +74,28 @@ def _run_nested(shell: Shell, job: Job, words: list[str], assignments: dict[str,
     """A program started by the thread of a job."""
     pid = _start_in_group(shell, job, words, assignments, shell.files)
     job.adopt(pid)
-    try:
-        _, wait_status = os.waitpid(pid, os.WUNTRACED)
-        while os.WIFSTOPPED(wait_status):
-            if job.on_new_group is not None:  # the terminal's Ctrl-Z, which reaches neither threads nor the shell
-                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTSTP)
-            _, wait_status = os.waitpid(pid, os.WUNTRACED)
-    except ChildProcessError:
-        return 127
-    finally:
-        job.nested.discard(pid)
-        if job.on_idle is not None:
-            job.on_idle()
-    if job.group is not None and os.WIFSIGNALED(wait_status) and os.WTERMSIG(wait_status) == signal.SIGINT:
-        job.ended_by = signal.SIGINT  # the terminal's Ctrl-C, which reaches no thread
+    member = HostMember(pid)
+    _wait_in_thread(job, member)
+    _obey_interrupt(job, member)
+    return member.status or 0
+
+
+def _wait_in_thread(job: Job, member: HostMember) -> None:
+    """Waits until a program ends that a thread of the job has started, however often it is stopped and continued."""
+    while member.status is None:
+        member.poll(os.WUNTRACED)
+        if member.stopped and job.on_new_group is not None:  # Ctrl-Z, which reaches neither threads nor the shell
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTSTP)
+    job.nested.discard(member.pid)
+    job.note_idle()
+
+
+def _obey_interrupt(job: Job, member: HostMember) -> None:
+    """Ends a thread whose program the terminal's Ctrl-C has ended, which reaches no thread."""
+    status = member.wait_status
+    if job.group is not None and os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGINT:
+        job.ended_by = signal.SIGINT
         raise ExitShell(128 + signal.SIGINT)
-    return exit_status(wait_status)
 
 
 def _start_in_group(shell: Shell, job: Job, words: list[str], assignments: dict[str, str] | None, files: Files) -> int:
@@ -97,10 +103,10 @@ def _start_in_group(shell: Shell, job: Job, words: list[str], assignments: dict[
     if job.group is None:
         return shell.start_host(words, assignments, files, None)
     with job.group_lock:
-        group = job.group if group_exists(job.group) else 0
-        pid = shell.start_host(words, assignments, files, group)
-        if not group:
-            job.group = pid
+        pid = shell.start_host(words, assignments, files, job.group)
+        group = group_of(pid)
+        if group != job.group:
+            job.group = group
             if job.on_new_group is not None:
                 job.on_new_group()
     return pid
@@ -115,7 +121,7 @@ def run_pipeline(shell: Shell, node: ast.Pipeline) -> int:
     foreground = shell.job is None
     first_here = foreground and shell.job_control and _begins_with_command(shell, node.commands[0])
     job = shell.new_job(node, own_group=foreground and shell.job_control and not first_here)
-    if job.group is not None:
+    if foreground and shell.job_control:
         put_in_foreground(shell, job)
     try:
         return _run_to_end(shell, node, job, foreground, first_here)
@@ -144,10 +150,12 @@ def _run_to_end(shell: Shell, node: ast.Pipeline, job: Job, foreground: bool, fi
 def _wait_nested(shell: Shell, job: Job) -> int:
     outer = shell.job
     assert outer is not None
-    job.wait_hosts()
-    for member in job.members:
-        outer.nested.discard(member.pid)
+    hosts = [member for member in job.members if isinstance(member, HostMember)]
+    for member in hosts:
+        _wait_in_thread(outer, member)
     job.wait_threads()
+    for member in hosts:
+        _obey_interrupt(outer, member)
     return job.status(pipefail=shell.options.pipefail)
 
 
@@ -460,10 +468,12 @@ def _capture_file(sub: Shell, body: ast.Sequence, pieces: list[bytes]) -> int | 
 
 
 def _capture_program(sub: Shell, body: ast.Sequence, reader: int, writer: FileIO, pieces: list[bytes]) -> int | None:
-    """The quick way where the body is just one program of the host; None where it is something else.
+    """The quick way where the body is just one program of the host; None where it is something else, or can be stopped.
 
     Closes the writer when it takes that way.
     """
+    if sub.job is not None and sub.job.group is not None:
+        return None
     node = body.items[0]
     if len(body.items) != 1 or type(node) is not ast.Simple or node.redirects or node.assignments or not node.words:
         return None
@@ -473,10 +483,8 @@ def _capture_program(sub: Shell, body: ast.Sequence, reader: int, writer: FileIO
     words = sub._expand(node.words)
     group = sub.job
     try:
-        if group is None:
-            pid = sub.start_host(words, None, sub.files, None)
-        else:
-            pid = _start_in_group(sub, group, words, None, sub.files)
+        pid = sub.start_host(words, None, sub.files, None)
+        if group is not None:
             group.adopt(pid)
     except StartError as error:
         writer.close()

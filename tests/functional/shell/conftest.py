@@ -118,6 +118,14 @@ class LineShell(pexpect.spawn):
         lines = self.seen.replace("\r", "").split("\n")
         return "\n".join(each for each in lines if each != line).strip("\n")
 
+    def press(self, key: str) -> None:
+        """Presses Ctrl and this key until there is a prompt: what had the terminal may have ended just before."""
+        for _ in range(100):
+            self.sendcontrol(key)
+            if self.expect([r"llmos:\S+\$ ", pexpect.TIMEOUT], timeout=0.5) == 0:
+                return
+        raise AssertionError(f"no prompt, however often Ctrl-{key} was pressed")
+
 
 @pytest.fixture
 def open_shell(tmp_path: Path) -> Iterator[Callable[..., LineShell]]:

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import sys
 
 import pexpect
 import pytest
@@ -159,6 +160,97 @@ def test_stop_and_continue_a_pipeline_of_groups(shell):
     shell.sendline("this")
     shell.expect("got this")
     shell.expect_prompt()
+
+
+def test_stop_and_continue_a_pipeline_inside_of_a_group(shell):
+    shell.sendline("{ sh -c 'echo ready >&2; exec cat' | sed s/^/p:/; echo after; } | while read x; do echo $x; done")
+    shell.expect("ready\r\n")
+    shell.sendcontrol("z")
+    shell.expect("Stopped")
+    assert "after" not in shell.before
+    shell.expect_prompt()
+    shell.sendline("fg")
+    shell.expect("done\r\n")
+    shell.sendline("line")
+    shell.sendeof()
+    shell.expect("p:line\r\nafter\r\n")
+    shell.expect_prompt()
+
+
+def test_interrupt_ends_a_pipeline_inside_of_a_group(shell):
+    line = "sh -c 'echo ready >&2; exec sleep 100' | cat"
+    shell.sendline(f"{{ while true; do {line}; done; }} | while read x; do echo $x; done")
+    shell.expect("ready\r\n")
+    shell.sendintr()
+    shell.expect_prompt()
+    assert shell.run("echo $?") == "130"
+
+
+def test_stop_and_interrupt_of_a_substitution_inside_of_a_group(shell):
+    line = "x=$(sh -c 'echo ready >&2; exec sleep 100')"
+    shell.sendline(f"{{ while true; do {line}; done; }} | while read x; do echo $x; done")
+    shell.expect("ready\r\n")
+    shell.sendcontrol("z")
+    shell.expect("Stopped")
+    shell.expect_prompt()
+    shell.sendline("fg")
+    shell.expect("done\r\n")
+    shell.sendintr()
+    shell.expect_prompt()
+    assert shell.run("echo $?") == "130"
+
+
+def test_substitutions_cannot_be_stopped(shell):
+    """Nobody could continue them: they are no jobs."""
+    shell.run(f"{sys.executable} -P -m llmos_shell")  # it has a parent on its terminal; what has none is never stopped
+    shell.sendline("x=$(sh -c 'echo ready >&2; read x; echo $x') y=$(sh -c 'echo second >&2; read x; echo $x' | cat)")
+    for ready, typed in ("ready", "one"), ("second", "two"):
+        shell.expect(f"{ready}\r\n")
+        shell.sendcontrol("z")
+        shell.sendline(typed)
+    shell.expect_prompt()
+    assert shell.run("echo $x $y") == "one two"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "while :; do /bin/true; done",
+        "while :; do /bin/true | /bin/true; done",
+        "{ while :; do /bin/true; done; } | { while :; do /bin/true; done; }",
+    ],
+)
+def test_stop_while_programs_are_started(shell, line):
+    """It may come before the program is there, too."""
+    for _ in range(10):
+        shell.sendline(f"echo begun; {line}")
+        shell.expect("begun\r\n")
+        shell.sendcontrol("z")
+        shell.press("c")
+        shell.run("kill -9 %1 %2; wait")
+
+
+def test_a_stop_that_came_earlier_is_none_of_a_pipelines_business(shell):
+    shell.sendline("echo begun; while :; do :; done")
+    shell.expect("begun\r\n")
+    shell.sendcontrol("z")
+    shell.press("c")
+    shell.sendline("version | sh -c 'cat > /dev/null; read typed < /dev/tty; echo got $typed'")
+    shell.sendline("this")
+    shell.expect("got this")
+    shell.expect_prompt()
+
+
+def test_wait_waits_for_what_was_continued(shell, tmp_path):
+    os.mkfifo(tmp_path / "gate")
+    shell.run("sh -c 'read x < gate; exit 3' & kill -STOP %1; until jobs | grep -q Stopped; do :; done")
+    assert shell.run("wait %1; echo $?") == "148"
+    assert "status 3" in shell.run("kill -CONT %1; : > gate & wait %1; echo status $?")
+
+
+def test_a_stopped_group_can_be_killed(shell):
+    shell.run("{ while :; do :; done; } & kill -STOP %1; kill -KILL %1")
+    assert shell.run("wait %1; echo $?").endswith("137")
 
 
 def test_several_jobs_and_their_marks(shell):

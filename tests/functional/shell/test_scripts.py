@@ -219,6 +219,15 @@ def test_bg_continues_what_has_not_stopped_yet(script: Any, tmp_path: Path) -> N
     )
 
 
+def test_wait_in_a_script_waits_for_the_end_whatever_is_stopped_meanwhile(script: Any) -> None:
+    script(
+        "sh -c 'kill -STOP $$; exit 3' & p=$!\n"
+        "{ until grep -q '(stopped)' /proc/$p/status; do :; done; command -p kill -CONT $p; } &\n"
+        "wait $p\n",
+        3,
+    )
+
+
 def test_fmt_prints_lists_shows_and_writes(llmos: Any, tmp_path: Path) -> None:
     ugly, neat = tmp_path / "work" / "ugly", tmp_path / "work" / "neat"
     ugly.write_text("if a;then\nb # c\nfi")
