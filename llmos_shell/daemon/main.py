@@ -44,7 +44,8 @@ def main(argv: list[str] | None = None) -> int:
         _log_to_file(args.foreground)
     except (LlmosError, OSError) as error:
         text = _in_words(error)
-        _say(args.ready_fd, f"{text}\n")
+        busy = isinstance(error, LlmosError) and error.code is Code.EBUSY
+        _say(args.ready_fd, f"{'busy ' if busy else ''}{text}\n")
         print(f"llmosd: {text}", file=sys.stderr)
         return 1
     try:

@@ -29,6 +29,9 @@ from llmos_shell.abi.wire import Bye, Call, Cancel, DaemonMessage, Failure, Hell
 from llmos_shell.ipc.interrupts import Uninterrupted
 
 T = TypeVar("T")
+_HANDSHAKES = 5
+"""How often to try, with daemons that end just then."""
+
 _decoder: msgpack.Decoder[DaemonMessage] = msgpack.Decoder(DaemonMessage)
 
 
@@ -236,15 +239,18 @@ def connect(name: str, *, interactive: bool = False, start: bool = True, reclaim
 
     Raises ENOENT when there is none and `start` is off, EACCES for somebody else's socket, EPROTO for another version.
     """
-    sock = open_socket()
-    if sock is None:
-        if not start:
-            raise LlmosError(Code.ENOENT, "no daemon is running", hint="`llmos daemon start` starts one")
-        from llmos_shell.ipc.launch import start_daemon
-
-        sock = start_daemon(open_socket)
     hello = Hello(PROTOCOL, __version__, name, os.getpid(), _tty_name(), interactive, reclaim)
-    return Client(sock, hello)
+    for _ in range(_HANDSHAKES):
+        sock = open_socket()
+        if sock is None:
+            if not start:
+                raise LlmosError(Code.ENOENT, "no daemon is running", hint="`llmos daemon start` starts one")
+            from llmos_shell.ipc.launch import start_daemon
+
+            sock = start_daemon(open_socket)
+        with suppress(ConnectionLost):
+            return Client(sock, hello)
+    raise ConnectionLost
 
 
 def open_socket() -> socket.socket | None:

@@ -23,19 +23,28 @@ _RETRY_SECONDS = 0.02
 def start_daemon(open_socket: Callable[[], socket.socket | None]) -> socket.socket:
     """Starts a daemon in a session of its own and connects to it once it says it is ready.
 
-    The daemon writes `ready` to the pipe given as `--ready-fd`, or its one-line reason for not starting. Losing a race
-    against another starter is no error: the winner's socket is used as soon as it listens.
+    The daemon writes `ready` to the pipe given as `--ready-fd`, or its one-line reason for not starting, with `busy`
+    before it if another one has the lock. That may be the winner of a race, whose socket is used as soon as it listens,
+    or one that is about to end, after which another one is started.
     """
-    said = _launch()
+    begun, said = time.monotonic(), "busy"
+    while said.startswith("busy") and time.monotonic() - begun < READY_SECONDS:
+        said = _launch()
+        sock = _await_listener(open_socket)
+        if sock is not None:
+            return sock
+    reason = said.removeprefix("ready").removeprefix("busy").strip() or "it said nothing"
+    hint = f"its log is {paths.log_path()}" if os.path.exists(paths.log_path()) else ""
+    raise LlmosError(Code.EIO, f"the daemon did not start: {reason}", hint=hint)
+
+
+def _await_listener(open_socket: Callable[[], socket.socket | None]) -> socket.socket | None:
+    """A connection, once somebody listens; None when nobody is about to."""
     begun = time.monotonic()
     sock = open_socket()
     while sock is None and _is_coming(time.monotonic() - begun):
         time.sleep(_RETRY_SECONDS)
         sock = open_socket()
-    if sock is None:
-        reason = said.removeprefix("ready").strip() or "it said nothing"
-        hint = f"its log is {paths.log_path()}" if os.path.exists(paths.log_path()) else ""
-        raise LlmosError(Code.EIO, f"the daemon did not start: {reason}", hint=hint)
     return sock
 
 

@@ -34,7 +34,9 @@ from llmos_shell.abi.syscalls import (
 )  # fmt: skip
 from llmos_shell.abi.types import Reason
 from llmos_shell.abi.wire import Call, Failure, Hello, Refused, Welcome
-from llmos_shell.ipc.client import connect
+from llmos_shell.daemon.instance import Instance
+from llmos_shell.ipc.client import connect, open_socket
+from llmos_shell.ipc.launch import start_daemon
 from llmos_shell.testing.clients import info, kill, run, spawn, text_of, wait, wait_for_tokens
 from llmos_shell.testing.retry import retry_until
 
@@ -183,6 +185,22 @@ def test_a_second_daemon_is_refused(daemon):
     )
     assert second.returncode == 1
     assert second.stderr == f"llmosd: a daemon is running already (PID {daemon.pid})\n"
+
+
+def test_one_that_is_about_to_end_is_followed_by_another(llmos_home):
+    ending = Instance()
+    asked = []
+
+    def open_when_it_has_ended():
+        if not asked:
+            ending.close()
+        asked.append(open_socket())
+        return asked[-1]
+
+    start_daemon(open_when_it_has_ended).close()
+    assert asked[0] is None, "the first that was started has found the lock held"
+    with connect("test", start=False) as client:
+        client.call(SYS_STOP, Stop())
 
 
 def test_a_stale_socket_is_replaced(daemon):

@@ -39,6 +39,7 @@ class FakeDaemon:
         self.hellos: list[Hello] = []
         self.cancelled: list[int] = []
         self.byes = 0
+        self.ends = 0  # so many handshakes it ends instead of answering
         self._connections: list[socket.socket] = []
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(path)
@@ -90,6 +91,8 @@ class FakeDaemon:
     def _take(self, connection: socket.socket, message: Any) -> None:
         if isinstance(message, Hello):
             self.hellos.append(message)
+            if len(self.hellos) <= self.ends:
+                raise Hangup
             connection.sendall(encode(Welcome(PROTOCOL, "test", 100 + len(self.hellos), 4242, 1.0)))
         elif isinstance(message, Call):
             connection.sendall(self._answer(message, connection))

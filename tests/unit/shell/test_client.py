@@ -33,6 +33,16 @@ def test_a_call_and_its_failure(fake_daemon: Any) -> None:
     assert (error.code, error.pid, str(error)) == (Code.ESRCH, 9, "no process 9: `ps` lists them")
 
 
+def test_a_daemon_that_is_about_to_end_is_no_error(fake_daemon: Any) -> None:
+    fake_daemon.ends = 2
+    fake_daemon.handlers["model.list"] = lambda args: ()
+    with connect("test") as client:
+        assert client.call(MODEL_LIST, Nothing()) == ()
+    fake_daemon.ends = 1000
+    with pytest.raises(ConnectionLost):
+        connect("test")
+
+
 def test_a_stream_that_is_closed_early_is_cancelled(fake_daemon: Any) -> None:
     fake_daemon.handlers["proc.follow"] = lambda args: [Output(0, "a"), Output(1, "b")]
     fake_daemon.handlers["model.list"] = lambda args: ()
