@@ -50,15 +50,36 @@ def disturb_often(client, pids, chance):
 
 
 def go_on(client, pids):
-    """Whoever was stopped goes on."""
+    """Whoever was stopped goes on, unless it ends meanwhile."""
     for pid in pids:
         if info(client, pid).exit is None:
-            kill(client, pid, Signal.CONT)
+            try:
+                kill(client, pid, Signal.CONT)
+            except LlmosError as error:
+                assert error.code == Code.ESRCH
 
 
 def generated(client, pids):
     """Tokens so far, of all together."""
     return sum(info(client, pid).generated_tokens for pid in pids)
+
+
+def ended(client, pids):
+    """Whether all of them have."""
+    return all(info(client, pid).exit is not None for pid in pids)
+
+
+def kill_worker(client, pids):
+    """Kills the worker, or the next one, unless everybody has ended by then."""
+
+    def workers():
+        return client.call(SYS_STATUS, Nothing()).workers
+
+    if not workers():  # all may have been stopped since the last one died
+        go_on(client, pids)
+    found = retry_until(lambda: workers() or ended(client, pids))
+    if found is not True:
+        os.kill(found[0].pid, signal.SIGKILL)
 
 
 def storm(daemon, victims, chance, tokens, **sampling):
@@ -79,8 +100,7 @@ def storm(daemon, victims, chance, tokens, **sampling):
             retry_until(lambda done=moment * COUNT * tokens: generated(client, pids) >= done)
             disturb_often(client, pids, chance)
             if victim == "worker":
-                workers = retry_until(lambda: client.call(SYS_STATUS, Nothing()).workers)
-                os.kill(workers[0].pid, signal.SIGKILL)
+                kill_worker(client, pids)
         if victim == "daemon":
             daemon.kill()
             daemon.start()
