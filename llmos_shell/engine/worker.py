@@ -17,6 +17,7 @@ SIGINT is ignored: a terminal's Ctrl-C is not for workers.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import socket
@@ -170,13 +171,23 @@ def _steps(engine: Engine, loop: Loop, channel: Channel, messages: list[abi.ToWo
             if isinstance(message, abi.Load):
                 raise LlmosError(Code.EPROTO, "a model is loaded already")
             for report in loop.handle(message):
-                channel.send(report)
+                if _can_wait(message, report):
+                    channel.hold(report, math.inf)
+                else:
+                    channel.send(report)
         for report in loop.step() if loop.ready else ():
             channel.hold(report, 0.0 if loop.urgent or _urgent(report) else loop.hold_seconds)
         stats.tell(idle=not loop.ready)
         if not loop.ready:
             channel.flush()
         messages = channel.receive(wait=not loop.ready)
+
+
+def _can_wait(message: abi.ToWorker, report: abi.ToDaemon) -> bool:
+    """Whether a report may come with that of the next step, which would only wait for the daemon to have read it."""
+    if not (isinstance(message, abi.Open) and isinstance(report, abi.Opened)):
+        return False
+    return not message.idle and report.reused == len(message.tokens) - 1
 
 
 def _urgent(report: abi.ToDaemon) -> bool:
