@@ -196,7 +196,7 @@ def _process(core: Core, member: Member, conductor: Conductor, created: float) -
         raise LlmosError(Code.EINVAL, f"process {member.facts.pid} in it cannot be read: {error}") from None
     process = from_record(record, tokens.tolist(), member.text.decode())
     process.pid = core.table.next_pid()
-    process.model = core.residency.key_of(conductor.entry)
+    process.model = conductor.key
     process.image, process.image_bytes = "", 0
     process.started = time.time() - max(0.0, created - process.started)
     process.known_computed = 0

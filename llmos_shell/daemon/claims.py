@@ -15,13 +15,42 @@ from llmos_shell.abi.errors import LlmosError
 from llmos_shell.abi.types import GpuMemory
 from llmos_shell.daemon import host
 from llmos_shell.daemon.budget import RAM, UNUSED_WEIGHT, Held, Verdict, budget_bytes, decide
-from llmos_shell.daemon.gpus import Gpus, why_blind
-from llmos_shell.daemon.needs import OVERHEAD, Need, Study, need_of
+from llmos_shell.daemon.gpus import Gpus
+from llmos_shell.daemon.memory.vram import Tenant
+from llmos_shell.daemon.needs import OVERHEAD, Need, Study, need_of, study
 from llmos_shell.daemon.policies import NICE_0_WEIGHT, weight_of
 
 if TYPE_CHECKING:
     from llmos_shell.daemon.conductor import Conductor
     from llmos_shell.daemon.core import Core
+
+
+class Claim:
+    """What one model was promised: what it needs, and what its pool has more since."""
+
+    def __init__(self, need: Need) -> None:
+        self.plan(need)
+        self.reserved = 0  # bytes of KV, for a pool that is being made
+
+    def plan(self, need: Need) -> None:
+        """The model is about to be loaded, with the pool of its entry, as `need` says."""
+        self.planned = self.need = need
+        self.grown = 0  # bytes of KV more than planned, or fewer if negative
+
+    def landed(self, *, on_gpu: bool) -> None:
+        """It is loaded: what was to be on GPUs is in RAM if it does not compute there."""
+        self.need = self.planned if on_gpu else self.planned.in_ram
+
+    def parts(self, pool: int) -> dict[str, int]:
+        """What so many bytes of KV take of each device."""
+        on_gpus = {gpu: int(pool * share) for gpu, share in self.need.kv_shares.items()}
+        return {RAM: int((pool - sum(on_gpus.values())) * OVERHEAD), **on_gpus}
+
+    @property
+    def bytes(self) -> dict[str, int]:
+        """By device."""
+        more = self.parts(self.grown + self.reserved)
+        return {device: max(0, size + more.get(device, 0)) for device, size in self.need.bytes.items()}
 
 
 class Claims:
@@ -32,50 +61,68 @@ class Claims:
         self._core = core
         self._conductors = conductors
         self._pinned = pinned
-        self._ram: dict[str, int] = {}  # bytes
-        self.gpus = Gpus(core, conductors)
+        self._claims: dict[str, Claim] = {}
+        self._gpus = Gpus(core)
+        self._blind: set[str] = set()  # kernels that turned out to know no GPUs
         self.budget = budget_bytes(host.memory().total)
 
     def __contains__(self, key: str) -> bool:
-        return key in self._ram
+        return key in self._claims
 
-    def claim(self, key: str, need: Need) -> None:
+    def claim(self, key: str, need: Need) -> Claim:
         """Promises a model what it needs."""
-        self._ram[key] = need.host
-        self.gpus.claim(key, need)
-
-    def claim_without_gpus(self, key: str, need: Need) -> None:
-        """The same, for one that does not use them after all."""
-        self._ram[key] = need.without_gpus
-        self.gpus.disclaim(key)
-
-    def grow(self, key: str, pool: int) -> None:
-        """So many bytes of KV more, or fewer if negative."""
-        if key in self._ram:
-            self._ram[key] += self.parts(key, pool)[RAM]
-            self.gpus.grow(key, pool)
+        claim = self._claims[key] = Claim(need)
+        return claim
 
     def disclaim(self, key: str) -> None:
         """The model has gone."""
-        self._ram.pop(key, None)
-        self.gpus.disclaim(key)
+        self._claims.pop(key, None)
 
-    def claimed(self, key: str) -> int:
-        """The RAM that a model was promised."""
-        return self._ram.get(key, 0)
+    def landed(self, conductor: Conductor) -> None:
+        """A worker has loaded a model."""
+        entry, info, offload = conductor.entry, conductor.workshop.info, conductor.claim.planned.offload
+        if info is None:
+            return
+        conductor.claim.landed(on_gpu=info.gpu)
+        if offload is not None and not info.gpu and not info.knows_gpus:
+            self._blind.add(entry.kernel)
+            if offload.layers:
+                self._core.events.info("residency", f"{entry.name}: {_why_blind(entry.kernel)}")
 
-    def parts(self, key: str, pool: int) -> dict[str, int]:
-        """What so many bytes of KV take of each device."""
-        on_gpus = self.gpus.parts(key, pool)
-        return {RAM: int((pool - sum(on_gpus.values())) * OVERHEAD), **on_gpus}
+    async def plan_again(self, conductor: Conductor) -> None:
+        """Decides anew what of a model goes to GPUs, whose worker could not be started again as it was."""
+        entry, claim = conductor.entry, conductor.claim
+        if claim.planned.offload is None or entry.gpu_layers != "auto":
+            return
+        try:
+            found = await study(self._core, entry)
+            await self.look()
+            claim.plan(self.need(found, without=conductor.key))
+        except LlmosError as error:
+            self._core.events.warning("residency", f"{entry.name} is tried again as it was: {error}")
+            return
+        self._core.events.info("residency", f"{entry.name}: {claim.planned.offload}")
 
-    def free_bytes(self, key: str = "") -> int:
-        """What no model has: of the RAM, or where the KV of this one is."""
-        free = max(0, self._room() - sum(one.bytes[RAM] for one in self._held()))
-        if not key:
-            return free
-        in_ram = self.parts(key, 1 << 40)[RAM] / (1 << 40)
-        return int(min(free / in_ram if in_ram > 1e-6 else float("inf"), self.gpus.spare(key), 1 << 60))
+    @property
+    def of_gpus(self) -> bool:
+        """Whether any model was promised something of a GPU."""
+        return any(claim.need.gpus for claim in self._claims.values())
+
+    async def look(self) -> None:
+        """Asks the driver of GPUs what is free there."""
+        workers = {one.workshop.host_pid for one in self._conductors.values()}
+        await self._gpus.look({pid for pid in workers if pid is not None})
+
+    def free_bytes(self) -> int:
+        """RAM that no model has."""
+        return max(0, self._room() - sum(one.bytes[RAM] for one in self._held()))
+
+    def free_for_pool(self, claim: Claim) -> int:
+        """Bytes of KV for which there is memory where the KV of this model is; none on a GPU that does not tell."""
+        left = {RAM: self.free_bytes(), **self._gpus.left(self._tenants())}
+        shares = {device: size / (1 << 40) for device, size in claim.parts(1 << 40).items()}
+        most = (left.get(device, 0) / share for device, share in shares.items() if share > 1e-6)
+        return int(min(most, default=1 << 60))
 
     def need(self, found: Study, most: int | None = None, without: str = "") -> Need:
         """What a model needs, by the last look at the GPUs; memory of idle models counts as free, and `without`'s.
@@ -85,12 +132,12 @@ class Claims:
         if not found.on_gpus:
             return need_of(found, self._room())
         entry = found.entry
-        if entry.gpu_layers == "auto" and entry.kernel in self.gpus.blind:
+        if entry.gpu_layers == "auto" and entry.kernel in self._blind:
             need = need_of(found, self._room(), (), most)
             assert need.offload is not None
-            return replace(need, offload=replace(need.offload, why=why_blind(entry.kernel)))
+            return replace(need, offload=replace(need.offload, why=_why_blind(entry.kernel)))
         idle = [one.key for one in self._held() if one.key == without or not (one.busy or one.pinned)]
-        return need_of(found, self._room(), self.gpus.usable(entry, idle), most)
+        return need_of(found, self._room(), self._gpus.usable(entry, self._tenants(), idle), most)
 
     def verdict(self, key: str, need: Need) -> Verdict:
         """Who makes way on all devices. Raises ENOMEM if that is vain.
@@ -105,20 +152,19 @@ class Claims:
                 del budgets[gpu]
         return decide(need.bytes, budgets, held)
 
-    def verdict_on_pool(self, key: str, more: int) -> Verdict:
-        """Who makes way for so many bytes of KV more of a loaded model. Raises ENOMEM if that is vain."""
+    def verdict_on_pool(self, key: str, parts: Mapping[str, int]) -> Verdict:
+        """Who makes way for a larger pool of a loaded model, that takes so much more. Raises ENOMEM if that is vain."""
         held = [replace(one, busy=one.busy or one.key == key) for one in self._held()]
-        return decide(self.parts(key, more), self._budgets(), held)
+        return decide(parts, self._budgets(), held)
 
-    def gpu_memory(self, key: str) -> tuple[GpuMemory, ...]:
+    def gpu_memory(self, conductor: Conductor) -> tuple[GpuMemory, ...]:
         """What a model was estimated to take of each GPU, and takes."""
-        conductor = self._conductors.get(key)
-        offload = conductor.need.offload if conductor is not None else None
-        layers = offload.gpu_layers if offload is not None else {}
-        claimed, measured = self.gpus.claimed(key), self.gpus.measured(key)
+        need, claimed = conductor.claim.need, conductor.claim.bytes
+        layers = need.offload.gpu_layers if need.offload is not None else {}
+        measured = self._gpus.measured(conductor.workshop.host_pid)
         return tuple(
-            GpuMemory(gpu, layers.get(gpu, 0) if gpu in claimed else 0, claimed.get(gpu, 0), measured.get(gpu))
-            for gpu in sorted({*claimed, *measured})
+            GpuMemory(gpu, layers.get(gpu, 0), claimed.get(gpu, 0), measured.get(gpu))
+            for gpu in sorted({*need.gpus, *measured})
         )
 
     # -- private -------------------------------------------------------------------------------------------------------
@@ -129,20 +175,33 @@ class Claims:
         return min(self.budget, host.memory().available + ours)
 
     def _budgets(self) -> dict[str, int]:
-        return {RAM: self._room(), **self.gpus.budgets()}
+        return {RAM: self._room(), **self._gpus.budgets(self._tenants())}
+
+    def _tenants(self) -> list[Tenant]:
+        return [self._tenant(key, claim) for key, claim in self._claims.items()]
+
+    def _tenant(self, key: str, claim: Claim) -> Tenant:
+        conductor = self._conductors.get(key)
+        worker = conductor.workshop.host_pid if conductor is not None else None
+        claimed = {gpu: size for gpu, size in claim.bytes.items() if gpu != RAM}
+        return Tenant(key, claimed, self._gpus.measured(worker), worker is not None)
 
     def _held(self) -> list[Held]:
-        """Who has what of the budget."""
-        return [self._held_by(key, claimed) for key, claimed in self._ram.items()]
+        """Who has what of the budgets."""
+        return [self._held_by(key, claim) for key, claim in self._claims.items()]
 
-    def _held_by(self, key: str, claimed: int) -> Held:
+    def _held_by(self, key: str, claim: Claim) -> Held:
         conductor, pinned = self._conductors.get(key), key in self._pinned
-        if conductor is None:  # it is on its way, or is just being unloaded
-            return Held(key, {RAM: claimed, **self.gpus.held(key)}, busy=True, pinned=pinned)
-        rss = conductor.workshop.rss() if conductor.entry.path.endswith(".gguf") else 0
+        sizes = {RAM: claim.bytes[RAM], **self._tenant(key, claim).gpus}
+        if conductor is None:  # it is on its way, or just going
+            return Held(key, sizes, busy=True, pinned=pinned)
+        if conductor.entry.path.endswith(".gguf"):
+            sizes[RAM] = max(sizes[RAM], conductor.workshop.rss())
         nices = [one.nice for one in conductor.members.values() if one.alive]
         weight = weight_of(min(nices)) / NICE_0_WEIGHT if nices else UNUSED_WEIGHT
-        return Held(
-            key, {RAM: max(claimed, rss), **self.gpus.held(key)}, conductor.occupied, pinned,
-            self._core.now() - conductor.used, conductor.workshop.load_seconds, weight,
-        )  # fmt: skip
+        idle_seconds = self._core.now() - conductor.used
+        return Held(key, sizes, conductor.occupied, pinned, idle_seconds, conductor.workshop.load_seconds, weight)
+
+
+def _why_blind(kernel: str) -> str:
+    return f"kernel {kernel} was built without support for GPUs"

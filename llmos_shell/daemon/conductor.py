@@ -6,6 +6,7 @@ Joins the parts that do the work: `Workshop` (the worker), `Pager` (KV), `Schedu
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -27,20 +28,18 @@ from llmos_shell.daemon.suspects import Suspects
 from llmos_shell.daemon.workshop import Workshop
 
 if TYPE_CHECKING:
-    from asyncio import TimerHandle
-
+    from llmos_shell.daemon.claims import Claim
     from llmos_shell.daemon.core import Core
-    from llmos_shell.daemon.needs import Need
 
 
 class Conductor:
     """The processes of one model, and its worker."""
 
-    def __init__(self, core: Core, key: str, entry: ModelEntry, need: Need) -> None:
-        self.need = need  # the memory it was planned to take, and on which devices
+    def __init__(self, core: Core, key: str, entry: ModelEntry, claim: Claim) -> None:
         self.core = core
         self.key = key  # what processes call the model
         self.entry = entry
+        self.claim = claim  # the memory it was promised
         self.members: dict[int, Process] = {}
         self.used = 0.0  # when a process of it last changed, monotonic
         self.device = "cpu"  # that its worker computes on
@@ -51,7 +50,8 @@ class Conductor:
         self.planner = Planner(self)
         self.resizer = Resizer(self)
         self.sizer = Sizer(self)
-        self._alarms: dict[int, TimerHandle] = {}  # at processes' deadlines
+        self._alarms: dict[int, asyncio.TimerHandle] = {}  # at processes' deadlines
+        self._restarting: asyncio.Task[None] | None = None
         self._handlers: dict[type, Callable[[Any], None]] = {
             abi.Step: Digest(self).step,
             abi.Tokens: self.tokenizer.answered,
@@ -73,6 +73,9 @@ class Conductor:
         for alarm in self._alarms.values():
             alarm.cancel()
         self._alarms.clear()
+        while self._restarting is not None and not self._restarting.done():
+            self._restarting.cancel()
+            await asyncio.wait([self._restarting])
         await self.workshop.close()
 
     @property
@@ -82,9 +85,13 @@ class Conductor:
 
     @property
     def occupied(self) -> bool:
-        """Whether somebody runs on it. Unlike for `busy`, stopped ones and those that wait for it do not count."""
+        """Whether somebody runs on it, or its pool is being changed.
+
+        Unlike for `busy`, stopped ones and those that wait for it do not count.
+        """
         members = self.members.values()
-        return self.tokenizer.pending or any(one.phase is Phase.READY and not one.stopped for one in members)
+        running = any(one.phase is Phase.READY and not one.stopped for one in members)
+        return running or self.tokenizer.pending or self.resizer.busy
 
     @property
     def weights(self) -> str:
@@ -248,7 +255,7 @@ class Conductor:
                 lifecycle.end(self.core, process, Reason.ERROR, text)
             elif process.interrupting:
                 lifecycle.finish_turn(self.core, process, Reason.INTERRUPT)
-        self.core.spawn_task(self._restart())
+        self._restarting = self.core.spawn_task(self._restart())
 
     def progressed(self, process: Process) -> None:
         """A process that ran in a crash made a token."""
@@ -268,6 +275,7 @@ class Conductor:
     def _started(self) -> None:
         if self.workshop.info is not None:
             self.device = "gpu" if self.workshop.info.gpu else "cpu"
+        self.core.residency.claims.landed(self)
         self.tokenizer.resend()
         self.wake_all()
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.kernel import Shape
@@ -53,6 +54,11 @@ class Need(Struct, frozen=True):
         """What part of each byte of KV is on each GPU; the rest is in RAM."""
         kv = self.offload.gpu_kv if self.offload is not None else {}
         return {gpu: size / max(1, self.pool) for gpu, size in kv.items() if size}
+
+    @property
+    def in_ram(self) -> Need:
+        """The same model where no GPU is used."""
+        return self if self.offload is None else replace(self, host=self.without_gpus, gpus={}, offload=None)
 
 
 class Weights(Struct, frozen=True):
@@ -104,6 +110,19 @@ def need_of(found: Study, room: int, gpus: Sequence[Gpu] = (), most: int | None 
         return Need(needed, {}, offload, needed, pool, room)
     host = needed - int((layers.total - offload.host_bytes) * OVERHEAD)
     return Need(max(WORKER_BYTES, host), offload.gpu_bytes, offload, needed, pool, room)
+
+
+def fewer_layers(entry: ModelEntry, need: Need, most: int | None, error: BaseException) -> int | None:
+    """How many layers to try on GPUs after a load that failed, where that is ours to choose: half, then none.
+
+    What a GPU needs is an estimate, and others may take its memory meanwhile. None: it is not to be tried again.
+    """
+    layers = need.offload.layers if need.offload is not None else 0
+    if entry.gpu_layers != "auto" or not layers or not isinstance(error, LlmosError):
+        return None
+    if error.code not in (Code.ENOMEM, Code.ENOEXEC, Code.EIO):
+        return None
+    return layers // 2 if most is None else 0
 
 
 async def _weights(core: Core, path: str, whose: str = "") -> Weights:

@@ -69,10 +69,17 @@ class Pools:
         before = info.pages * info.page_tokens
         pool = pool_tokens or (max(before, slots * info.context) if layout == "split" else before)
         more = max(0, (pool - before) * info.kv_bytes_per_token)
+        conductor.resizer.busy = True
         work = self._resize(conductor, Resize(pool, slots, layout), more, chosen)
         error = await asyncio.shield(self._core.spawn_task(work))
         if error is not None:
             raise error
+
+    def forget(self, conductor: Conductor) -> None:
+        """The next worker of a model is to have the pool of its entry: perhaps there is no memory for another one."""
+        conductor.resizer.shape = None
+        conductor.sizer.anew()
+        conductor.claim.plan(conductor.claim.planned)
 
     async def squeeze(self, keys: Sequence[str], needed: int) -> bool:
         """Whether RAM that was missing for `needed` came free: busy models got smaller pools, enough for who runs."""
@@ -90,43 +97,42 @@ class Pools:
 
     async def _resize(self, conductor: Conductor, shape: Resize, more: int, chosen: Chosen | None) -> LlmosError | None:
         """Claims `more` bytes of KV meanwhile, and in the end what the pool has more, or less, than before."""
-        shop, taken = conductor.workshop, 0
+        shop, claim = conductor.workshop, conductor.claim
         try:
             if more:
-                await self._grow(conductor, more, evict=chosen is not None)
-        except LlmosError as error:
-            return error
-        before = _bytes(shop.info)
-        try:
+                await self._reserve(conductor, more, evict=chosen is not None)
+            before = _bytes(shop.info)
             await conductor.resizer.resize(shape)
-            taken = _bytes(shop.info) - before
+            claim.grown += _bytes(shop.info) - before
             if chosen is not None:
                 conductor.sizer.keep(chosen)
         except LlmosError as error:
             return error
         finally:
-            self._claims.grow(conductor.key, taken - more)
+            claim.reserved = 0
+            conductor.resizer.busy = False
         return None
 
-    async def _grow(self, conductor: Conductor, more: int, *, evict: bool) -> None:
+    async def _reserve(self, conductor: Conductor, more: int, *, evict: bool) -> None:
         """Claims so many bytes more for a loaded model: unloads idle ones if it may, waits for nobody."""
         key, name = conductor.key, conductor.entry.name
-        if self._claims.gpus.parts(key, more):
-            await self._claims.gpus.look()
+        if conductor.claim.need.gpus:
+            await self._claims.look()
+        parts = conductor.claim.parts(more)
         try:
-            verdict = self._claims.verdict_on_pool(key, more)
+            verdict = self._claims.verdict_on_pool(key, parts)
         except LlmosError as error:
             raise LlmosError(error.code, f"the pool of {name} cannot grow: {error.message}") from None
         if verdict.wait or (verdict.evict and not evict):
             names = ", ".join(one for one in (*verdict.evict, *verdict.blockers) if one != key)
             sizes = " and ".join(
                 f"{size / 2**20:,.0f} MiB{'' if device == RAM else f' of {device}'}"
-                for device, size in self._claims.parts(key, more).items()
+                for device, size in parts.items()
                 if device in verdict.short
             )
             text = f"the pool of {name} needs {sizes} more, which {names or 'others'} have in use"
             raise LlmosError(Code.EBUSY, text, hint="unload other models first")
-        self._claims.grow(key, more)
+        conductor.claim.reserved = more
         await self._make_way(verdict.evict, f"the pool of {name}")
 
     def _spare(self, key: str) -> _Spare | None:
@@ -136,7 +142,7 @@ class Pools:
         if conductor is None or small is None or info is None:
             return None
         freed = (info.pages - small.pages) * info.page_tokens * info.kv_bytes_per_token
-        return _Spare(conductor, small, small.pages * info.page_tokens, self._claims.parts(key, freed)[RAM])
+        return _Spare(conductor, small, small.pages * info.page_tokens, conductor.claim.parts(freed)[RAM])
 
 
 def _bytes(info: ModelInfo | None) -> int:

@@ -17,11 +17,10 @@ from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.syscalls import ModelLoad
 from llmos_shell.abi.types import ModelEntry
 from llmos_shell.daemon import lifecycle
-from llmos_shell.daemon.claims import Claims
+from llmos_shell.daemon.claims import Claim, Claims
 from llmos_shell.daemon.conductor import Conductor
-from llmos_shell.daemon.gpus import why_blind
 from llmos_shell.daemon.loads import Loading, Loads
-from llmos_shell.daemon.needs import Need, Study, study
+from llmos_shell.daemon.needs import Need, Study, fewer_layers, study
 from llmos_shell.daemon.pools import Pools
 from llmos_shell.daemon.process import Phase, Process
 from llmos_shell.daemon.supervisor import load_message
@@ -48,6 +47,7 @@ class Residency:
         self._core = core
         self._conductors: dict[str, Conductor] = {}
         self._loads = Loads(core)
+        self._leaving: dict[str, asyncio.Task[None]] = {}  # not loaded any more, but their memory is not free yet
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._draining: dict[str, tuple[str, asyncio.Event]] = {}  # begin no turns: who waits for them, and its end
         self._reviving: set[int] = set()
@@ -66,8 +66,14 @@ class Residency:
             await drained[1].wait()
         if (usable := self._usable(key, entry)) is not None:
             return usable
-        found = self._conductors.pop(key, None)
-        return await self._loads.join(key, entry, lambda loading: self._load(key, loading, found))
+        if (found := self._conductors.get(key)) is not None:
+            self._core.events.info("residency", f"the entry of {entry.name} has changed")
+            self._leave(found)
+        try:
+            return await self._loads.join(key, entry, lambda loading: self._load(key, loading))
+        finally:
+            if (loaded := self._conductors.get(key)) is not None:  # not before: whoever waited has it now
+                self._watch(loaded)
 
     async def of_turn(self, model: str) -> Conductor:
         """The same, by the key of a model, for a turn that has begun: who waits for the model's memory waits for it."""
@@ -170,9 +176,9 @@ class Residency:
         entry, key = self.resolve(model)
         found = await study(self._core, entry)
         if found.on_gpus:
-            await self.claims.gpus.look()
+            await self.claims.look()
         need = self.claims.need(found, without=key)
-        if key in self.claims:
+        if key in self.claims and key not in self._leaving:
             return need, (), ()
         verdict = self.claims.verdict(key, need)
         return need, verdict.evict, verdict.blockers
@@ -198,25 +204,11 @@ class Residency:
 
     def dropped(self, conductor: Conductor) -> None:
         """A model could not be loaded again after its worker crashed."""
-        key = self._key(conductor)
-        self._conductors.pop(key, None)
-        self.claims.disclaim(key)
-        self._core.scheduling.dropped(conductor)
+        if self._conductors.get(conductor.key) is conductor:  # it is not just being unloaded
+            self._forget(conductor)
+            self._core.scheduling.dropped(conductor)
+            self.claims.disclaim(conductor.key)
         self._core.note_activity()
-
-    async def place_again(self, conductor: Conductor) -> None:
-        """Decides anew what of a model goes to GPUs, whose worker could not be started again as it was."""
-        key = self._key(conductor)
-        if conductor.need.offload is None or conductor.entry.gpu_layers != "auto" or key not in self.claims:
-            return
-        found = await study(self._core, conductor.entry)
-        await self.claims.gpus.look()
-        self.claims.disclaim(key)
-        need = self.claims.need(found)
-        self.claims.claim(key, need)
-        conductor.need = need
-        if need.offload is not None:
-            self._core.events.info("residency", f"{conductor.entry.name}: {need.offload}")
 
     async def close(self) -> None:
         """Ends all workers."""
@@ -225,21 +217,23 @@ class Residency:
 
     # -- private -------------------------------------------------------------------------------------------------------
 
-    async def _load(self, key: str, loading: Loading, former: Conductor | None = None) -> Conductor:
-        """Loads a model, in the place of its `former` self where its entry has changed."""
+    async def _load(self, key: str, loading: Loading) -> Conductor:
+        """Loads a model, once a former worker of it has gone."""
         entry = loading.entry
-        if former is not None:
-            self._core.events.info("residency", f"the entry of {entry.name} has changed")
-            await self._unload(former)
+        if (leaving := self._leaving.get(key)) is not None:
+            await asyncio.wait([leaving])
         found, most = await study(self._core, entry), None
         while True:
-            need = await self._make_room(key, loading, found, most)
+            claim = await self._make_room(key, loading, found, most)
+            where = f": {claim.planned.offload}" if claim.planned.offload is not None else ""
+            self._core.events.info("residency", f"loading {entry.name}, about {claim.planned}{where}")
             try:
-                conductor = await self._start(key, loading, need)
+                conductor = Conductor(self._core, key, entry, claim)
+                await conductor.load(loading.progressed)
                 break
             except BaseException as error:
                 self.claims.disclaim(key)
-                most = _fewer_layers(entry, need, most, error)
+                most = fewer_layers(entry, claim.planned, most, error)
                 if most is None:
                     raise
                 text = f"{entry.name} could not be loaded ({error}): trying with {most} layers on GPUs at most"
@@ -247,23 +241,7 @@ class Residency:
         self._loaded(key, conductor)
         return conductor
 
-    async def _start(self, key: str, loading: Loading, need: Need) -> Conductor:
-        """A conductor with a worker, and claims that are right for where the model has landed."""
-        entry, offload = loading.entry, need.offload
-        where = f": {offload}" if offload is not None else ""
-        self._core.events.info("residency", f"loading {entry.name}, about {need}{where}")
-        conductor = Conductor(self._core, key, entry, need)
-        await conductor.load(loading.progressed)
-        info = conductor.workshop.info
-        if offload is not None and info is not None and not info.gpu:
-            self.claims.claim_without_gpus(key, need)
-            if not info.knows_gpus:
-                self.claims.gpus.blind.add(entry.kernel)
-                if offload.layers:
-                    self._core.events.info("residency", f"{entry.name}: {why_blind(entry.kernel)}")
-        return conductor
-
-    async def _make_room(self, key: str, loading: Loading, found: Study, most: int | None) -> Need:
+    async def _make_room(self, key: str, loading: Loading, found: Study, most: int | None) -> Claim:
         """Claims memory, once it is there: unloads idle models, waits for busy ones. Raises ENOMEM if that is vain.
 
         What goes to GPUs, `most` layers by themselves, is planned anew whenever memory has changed hands.
@@ -273,7 +251,7 @@ class Residency:
         try:
             while True:
                 if found.on_gpus:
-                    await self.claims.gpus.look()
+                    await self.claims.look()
                 try:
                     need = self.claims.need(found, most)
                     verdict = self.claims.verdict(key, need)
@@ -283,8 +261,7 @@ class Residency:
                     ) from None
                 await self._make_way(verdict.evict, entry.name)
                 if not verdict.wait and not verdict.evict:
-                    self.claims.claim(key, need)
-                    return need
+                    return self.claims.claim(key, need)
                 if verdict.blockers and not loading.waits_for:
                     names = ", ".join(verdict.blockers)
                     self._core.events.info("residency", f"{entry.name} waits for memory that {names} has in use")
@@ -332,53 +309,55 @@ class Residency:
             conductor.attach(process)
 
     def _loaded(self, key: str, conductor: Conductor) -> None:
-        self._conductors[key] = conductor
+        self._conductors[key], conductor.used = conductor, self._core.now()
         for process in self._core.table.live_models():
             if process.model == key and process.phase is not Phase.NEW:
                 conductor.attach(process)
-        self._watch(conductor)
-
-    def _key(self, conductor: Conductor) -> str:
-        return next((key for key, one in self._conductors.items() if one is conductor), "")
 
     def _watch(self, conductor: Conductor) -> None:
         """Unloads the model later, unless somebody uses it."""
-        key = self._key(conductor)
+        key, keep = conductor.key, conductor.entry.keep_seconds
         conductor.used = self._core.now()
-        timer = self._timers.pop(key, None)
-        if timer is not None:
+        if (timer := self._timers.pop(key, None)) is not None:
             timer.cancel()
-        if key and not conductor.busy and key not in self.pinned:
-            keep = conductor.entry.keep_seconds
+        if not conductor.busy and key not in self.pinned:
             seconds = KEEP_SECONDS if keep is None else keep
             self._timers[key] = self._core.loop.call_later(seconds, self._expire, conductor)
 
     def _expire(self, conductor: Conductor) -> None:
-        key = self._key(conductor)
-        self._timers.pop(key, None)
-        if key and not conductor.busy and key not in self.pinned:
-            self._core.spawn_task(self._unload_idle(conductor))
-
-    async def _unload_idle(self, conductor: Conductor) -> None:
-        if not conductor.busy:
-            await self._unload(conductor)
+        del self._timers[conductor.key]
+        if not conductor.busy and conductor.key not in self.pinned:
+            self._leave(conductor)
 
     async def _unload(self, conductor: Conductor) -> None:
         """Unloads a model to the end, even if whoever asked for it gives up."""
-        await asyncio.shield(self._core.spawn_task(self._unload_wholly(conductor)))
+        await asyncio.shield(self._leave(conductor))
 
-    async def _unload_wholly(self, conductor: Conductor) -> None:
-        entry, key = conductor.entry, self._key(conductor)
-        self._conductors.pop(key, None)
+    def _leave(self, conductor: Conductor) -> asyncio.Task[None]:
+        """From now on the model is not loaded; when the task is done its memory is free."""
+        self._forget(conductor)
         pager = conductor.workshop.pager
         if pager is not None:
             for process in list(pager.residents()):
                 pager.park(process)
         self._core.scheduling.dropped(conductor)
-        await conductor.close()
-        self.claims.disclaim(key)
-        conductor.tokenizer.fail(LlmosError(Code.EAGAIN, f"{entry.name} was unloaded", hint="try again"))
-        self._core.events.info("residency", f"unloaded {entry.name}")
+        task = self._leaving[conductor.key] = self._core.spawn_task(self._close(conductor))
+        return task
+
+    def _forget(self, conductor: Conductor) -> None:
+        del self._conductors[conductor.key]
+        if (timer := self._timers.pop(conductor.key, None)) is not None:
+            timer.cancel()
+
+    async def _close(self, conductor: Conductor) -> None:
+        name = conductor.entry.name
+        try:
+            await conductor.close()
+        finally:
+            self.claims.disclaim(conductor.key)
+            del self._leaving[conductor.key]
+        conductor.tokenizer.fail(LlmosError(Code.EAGAIN, f"{name} was unloaded", hint="try again"))
+        self._core.events.info("residency", f"unloaded {name}")
         self._core.note_activity()
 
 
@@ -386,19 +365,6 @@ def keep_for_later(core: Core, process: Process) -> None:
     """Stops a process whose model cannot be loaded now: nothing of it is lost, and `cont` tries again."""
     if process.alive and not process.stopped:
         lifecycle.stop(core, process)
-
-
-def _fewer_layers(entry: ModelEntry, need: Need, most: int | None, error: BaseException) -> int | None:
-    """How many layers to try on GPUs after a load that failed, where that is ours to choose: half, then none.
-
-    What a GPU needs is an estimate, and others may take its memory meanwhile. None: it is not to be tried again.
-    """
-    layers = need.offload.layers if need.offload is not None else 0
-    if entry.gpu_layers != "auto" or not layers or not isinstance(error, LlmosError):
-        return None
-    if error.code not in (Code.ENOMEM, Code.ENOEXEC, Code.EIO):
-        return None
-    return layers // 2 if most is None else 0
 
 
 def _loads(entry: ModelEntry) -> tuple[object, ...]:

@@ -29,6 +29,8 @@ class Resizer:
         self._conductor = conductor
         self._seconds_per_byte = FIRST_SECONDS_PER_BYTE
         self._answer: asyncio.Future[abi.Resized] | None = None
+        self.busy = False
+        """Another pool is on its way: memory for it is sought, or it is being made. Set by who begins that."""
         self.shape: abi.Resize | None = None
         """The pool that the model was given, and is given again by a fresh worker; None: that of its entry."""
 
@@ -37,13 +39,13 @@ class Resizer:
         return pool_bytes * self._seconds_per_byte
 
     def check(self) -> abi.ModelInfo:
-        """What the worker has now.
+        """What the worker has now. Raises EBUSY while another pool is on its way, and what `resize` does at once."""
+        if self.busy:
+            raise LlmosError(Code.EBUSY, f"the pool of {self._conductor.entry.name} is just being changed")
+        return self._present()
 
-        Raises EBUSY while a resize is under way, EAGAIN without a worker, ENOSYS for a kernel that cannot.
-        """
+    def _present(self) -> abi.ModelInfo:
         conductor, info = self._conductor, self._conductor.workshop.info
-        if self._answer is not None:
-            raise LlmosError(Code.EBUSY, f"the pool of {conductor.entry.name} is just being changed")
         if conductor.workshop.pager is None or info is None:
             raise LlmosError(Code.EAGAIN, f"{conductor.entry.name} is just being loaded", hint="try again")
         if not info.can_resize:
@@ -51,12 +53,12 @@ class Resizer:
         return info
 
     async def resize(self, shape: abi.Resize) -> None:
-        """Raises what `check` does, EIO when the worker died, and what the worker refuses it with.
+        """Raises EAGAIN without a worker, ENOSYS for a kernel that cannot, EIO when the worker died, and its refusals.
 
         Then the pool is as it was before, and processes go on in it.
         """
         conductor, core = self._conductor, self._conductor.core
-        self.check()
+        self._present()
         pager = conductor.workshop.pager
         assert pager is not None
         begun = time.monotonic()

@@ -39,6 +39,10 @@ class Sizer:
         self._state = sizing.Sizing()
         self._chosen = Chosen(self._chosen.size or chosen.size, self._chosen.layout or chosen.layout)
 
+    def anew(self) -> None:
+        """The model has the pool of its entry again: what was chosen by hand could not be had any more."""
+        self._state, self._chosen = sizing.Sizing(), Chosen()
+
     def note_step(self, decoded: int, prefilled: int, seconds: float) -> None:
         """The worker made a step; now and then that is an occasion to look."""
         now = self._conductor.core.now()
@@ -128,7 +132,7 @@ class Sizer:
         return Bounds(
             self._first,
             context_pages=-(-info.context // info.page_tokens),
-            spare_pages=self._conductor.core.residency.claims.free_bytes(self._conductor.key) // 2 // page_bytes,
+            spare_pages=self._conductor.core.residency.claims.free_for_pool(self._conductor.claim) // 2 // page_bytes,
             sizes=not self._chosen.size and entry.pool_tokens is None and entry.slots is None,
             layouts=self._may_try(info, info.pages * page_bytes),
         )

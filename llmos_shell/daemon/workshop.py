@@ -60,11 +60,8 @@ class Workshop:
         """Starts a worker and loads the model. Raises what it failed with."""
         begun = time.monotonic()
         link, ready = await start_worker(
-            self._shaped(), self._conductor.message, self._lost, on_progress, self._conductor.need
+            self._shaped(), self._conductor.message, self._lost, on_progress, self._conductor.claim.planned
         )
-        if self._closing:  # the model was unloaded while it was being loaded again after a crash
-            link.kill()
-            raise LlmosError(Code.EINTR, f"{self._entry.name} was unloaded")
         self._link, self.info = link, ready.info
         self.pager = Pager(self._conductor, ready.info)
         self.context = self.pager.context
@@ -96,7 +93,7 @@ class Workshop:
     @property
     def landed(self) -> str:
         """What its users must be told if it was to run on a GPU and does not."""
-        offload = self._conductor.need.offload
+        offload = self._conductor.claim.planned.offload
         layers = self._entry.gpu_layers if offload is None else offload.layers
         if self.info is None or not layers or layers == "auto" or self.info.gpu:
             return ""
@@ -116,10 +113,10 @@ class Workshop:
                 return
             except LlmosError as error:
                 self._core.events.error("worker", f"{self._entry.name} could not be loaded again: {error}")
-                if attempt == MAX_LOADS - 1 or self._closing:
+                if attempt == MAX_LOADS - 1:
                     raise
-                self._conductor.resizer.shape = None  # perhaps there is no memory for it any more
-                await self._core.residency.place_again(self._conductor)
+                self._core.residency.pools.forget(self._conductor)
+                await self._core.residency.claims.plan_again(self._conductor)
             await asyncio.sleep(PAUSE_SECONDS * 2**attempt)
 
     def send(self, message: Struct) -> None:

@@ -26,6 +26,7 @@ of `Load` of the same name):
     marker          file that is created by the first crash or hang; while it exists there is no other
     fail_load       loading fails with this message (ENOEXEC)
     hang_load       true: loading never returns
+    trap            a file: a load that finds it takes it away and fails (EIO)
     load_seconds    loading takes so long
     memory_bytes    what the model pretends to need, for the daemon's budget
     can_shift       false: KV cannot be moved
@@ -71,7 +72,7 @@ WEIGHTS_BYTES = 1 << 20
 OPTIONS = (
     "pages", "page_tokens", "slots", "context", "layout", "max_batch", "most_guesses", "reply", "end_after",
     "step_seconds", "token_seconds", "crowd", "crash_at_token", "hang_at_token", "marker", "fail_load", "hang_load",
-    "load_seconds", "memory_bytes", "counter", "can_shift", "can_resize", "most_pages", "resize_seconds",
+    "trap", "load_seconds", "memory_bytes", "counter", "can_shift", "can_resize", "most_pages", "resize_seconds",
     "mixes", "gpu", "knows_gpus", "most_layers", "lost_gpu", "told",
 )  # fmt: skip
 
@@ -116,6 +117,9 @@ def load(spec: Load, progress: Callable[[int, int], bool] = no_matter) -> Script
     _read_weights(float(options.get("load_seconds", 0)), int(options.get("memory_bytes", WEIGHTS_BYTES)), progress)
     if "fail_load" in options:
         raise LlmosError(Code.ENOEXEC, str(options["fail_load"]))
+    if "trap" in options and os.path.exists(trap := str(options["trap"])):
+        os.unlink(trap)
+        raise LlmosError(Code.EIO, "the trap was there")
     lost, marker = options.get("lost_gpu", ""), str(options.get("marker", ""))
     if lost and lost in os.environ.get("CUDA_VISIBLE_DEVICES", "") and os.path.exists(marker):
         raise LlmosError(Code.EIO, f"{lost} is lost")

@@ -11,6 +11,7 @@ from llmos_shell.abi import worker
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.types import ModelStatus
 from llmos_shell.daemon import kernels
+from llmos_shell.daemon.budget import RAM
 from llmos_shell.daemon.syscalls import Context, Handler
 from llmos_shell.models.registry import Listed
 
@@ -24,8 +25,8 @@ MOST_POOL_TOKENS, MOST_SLOTS = (1 << 31) - 1, 4096
 async def list_(context: Context, args: abi.Nothing) -> tuple[ModelStatus, ...]:
     """`models`; one loaded from a path is listed too."""
     core = context.core
-    if core.residency.claims.gpus.claiming:
-        await core.residency.claims.gpus.look()
+    if core.residency.claims.of_gpus:
+        await core.residency.claims.look()
     rows = {one.entry.name: one for one in core.registry.listing()}
     for conductor in core.residency.all():
         rows.setdefault(conductor.key, core.registry.status(conductor.entry))
@@ -105,12 +106,12 @@ def _status(conductor: Conductor) -> ModelStatus:
 
 def _row(core: Core, key: str, listed: Listed) -> ModelStatus:
     """What `models` shows of a model, loaded or not."""
-    residency, claims = core.residency, core.residency.claims
+    residency = core.residency
     pinned = key in residency.pinned
     using = sum(process.model == key for process in core.table.live_models())
     conductor, progress = residency.find(key), residency.progress(key)
     shop = conductor.workshop if conductor is not None else None
-    if shop is None or shop.info is None:
+    if conductor is None or shop is None or shop.info is None:
         share = progress.read / max(1, progress.total) if progress is not None else None
         return ModelStatus(
             listed.entry, listed.default, listed.bytes, listed.problem, processes=using, pinned=pinned, loading=share
@@ -119,8 +120,8 @@ def _row(core: Core, key: str, listed: Listed) -> ModelStatus:
     return ModelStatus(
         listed.entry, listed.default, listed.bytes, listed.problem, shop.host_pid, using, info.layout, info.context,
         info.page_tokens, info.pages, ledger.used_pages if ledger is not None else 0, info.slots,
-        info.kv_bytes_per_token, shop.load_seconds, claims.claimed(key), shop.rss(), pinned, shop.landed,
-        gpus=claims.gpu_memory(key),
+        info.kv_bytes_per_token, shop.load_seconds, conductor.claim.bytes[RAM], shop.rss(), pinned, shop.landed,
+        gpus=residency.claims.gpu_memory(conductor),
     )  # fmt: skip
 
 

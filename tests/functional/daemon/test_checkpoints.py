@@ -24,6 +24,7 @@ from llmos_shell.testing.clients import (
     wait_for_state,
     wait_for_tokens,
 )
+from llmos_shell.testing.daemon import write_models
 from llmos_shell.testing.hurry import begin_to_hurry, hurry
 from llmos_shell.testing.retry import retry_until
 
@@ -64,6 +65,20 @@ def test_a_chat_goes_on(client, file):
     assert client.call(PROC_TRANSCRIPT, Pid(there.pid)).turns == before
     assert say(client, there.pid, "three") == say(client, pid, "three")
     assert info(client, there.pid).recomputed_tokens == 0
+
+
+@pytest.mark.llmos(models={"slow": SLOW})
+def test_an_answer_goes_on_with_a_model_that_is_in_use_as_its_entry_no_longer_says(client, file, llmos_home):
+    options = {"sampling": {"seed": 5, "temperature": 1.2}}
+    with hurry():
+        alone = run(client, "hello <x>", **options)
+    spawn(client, "keep it busy ")
+    pid = spawn(client, "hello <x>", **options)
+    wait_for_tokens(client, pid, 20)
+    save(client, pid, file)
+    write_models(llmos_home, slow={**SLOW, "step_seconds": 0.005})
+    there = load(client, file).processes[0].pid
+    assert text_of(client, there) == alone and info(client, there).model == "slow"
 
 
 def test_an_answer_goes_on_in_the_middle(client, file):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -250,6 +252,32 @@ def test_one_asked_for_a_gpu_that_lands_on_the_cpu_is_loud_and_one_that_may_choo
     machine.daemon.stop()
     with client() as one:
         assert "was to run on a GPU" in load(one, "lost").warning, "there is a GPU, and the kernel knows them"
+
+
+def test_one_that_landed_on_the_cpu_has_nothing_of_a_gpu_when_it_was_loaded_again_either(machine, client):
+    machine.gpus({"free": 2000})
+    trap = machine.home / "trap"
+    machine.models(a={"options": {"gpu": False, "trap": str(trap)}})
+    with client() as one:
+        loaded = load(one, "a")
+        assert loaded.gpus == ()
+        trap.touch()
+        os.kill(loaded.worker, signal.SIGKILL)
+        retry_until(lambda: listed(one, "a").worker not in (None, loaded.worker))
+        again = listed(one, "a")
+        assert (again.gpus, again.estimated_bytes) == ((), loaded.estimated_bytes)
+
+
+def test_whoever_cannot_be_planned_anew_is_loaded_again_as_it_was(machine, client):
+    """A file that cannot be read for a moment costs an attempt, and not all that are left."""
+    machine.gpus({"free": 2000})
+    machine.models(a={})
+    with client() as one:
+        worker = load(one, "a").worker
+        (machine.home / "config" / "m.gguf").rename(machine.home / "away")
+        os.kill(worker, signal.SIGKILL)
+        retry_until(lambda: listed(one, "a").worker is None and not listed(one, "a").pages)
+        assert sum("could not be loaded again" in text for text in events(one, "worker")) == 3
 
 
 def test_pools_grow_by_what_the_gpu_has_left(machine, client):

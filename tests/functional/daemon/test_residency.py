@@ -13,6 +13,7 @@ import pytest
 from llmos_shell.abi import syscalls as abi
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.types import Message, Reason, Signal, State
+from llmos_shell.testing.clients import run, say, spawn
 from llmos_shell.testing.daemon import DaemonProcess
 from llmos_shell.testing.random_gguf import Shape, write_random_model
 from llmos_shell.testing.retry import retry_until
@@ -112,6 +113,15 @@ def test_a_pinned_model_stays_also_after_a_restart(daemon, client):
         again.call(abi.MODEL_PIN, abi.Pin("a", False))
         again.call(abi.MODEL_LOAD, abi.ModelName("a"))
         retry_until(lambda: status(again, "a").worker is None)
+
+
+@pytest.mark.llmos(env={"LLMOS_KEEP_SECONDS": "0"})
+def test_a_model_that_is_not_kept_at_all_is_there_for_who_asked_for_it(client):
+    chat = spawn(client, chat=True)
+    for _ in range(3):
+        assert len(run(client)) == len(say(client, chat, "hello")) == 20
+        assert client.call(abi.MODEL_LOAD, abi.ModelName("scripted")).worker is not None
+    retry_until(lambda: status(client, "scripted").worker is None)
 
 
 @pytest.mark.llmos(env={"LLMOS_IDLE_SECONDS": "0.01", "LLMOS_KEEP_SECONDS": "0.2"})

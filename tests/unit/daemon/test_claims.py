@@ -1,0 +1,53 @@
+"""What one model is counted to have, whatever becomes of its pool and its place."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmos_shell.daemon.budget import RAM
+from llmos_shell.daemon.claims import Claim
+from llmos_shell.daemon.memory.offload import Offload
+from llmos_shell.daemon.needs import OVERHEAD, Need
+
+MIB = 1 << 20
+POOL = 100 * MIB
+OFFLOAD = Offload(
+    9, 10, (5, 4), {"gpu0": 700 * MIB, "gpu1": 600 * MIB}, 200 * MIB, "", gpu_kv={"gpu0": POOL // 2, "gpu1": POOL // 4}
+)
+SPLIT = Need(300 * MIB, OFFLOAD.gpu_bytes, OFFLOAD, without_gpus=900 * MIB, pool=POOL)
+ALONE = Need(900 * MIB)
+
+
+@given(st.lists(st.integers(-POOL, 10 * POOL), max_size=8), st.sampled_from([SPLIT, ALONE]), st.booleans())
+def test_a_pool_that_is_as_it_was_takes_what_it_took(sizes, need, on_gpu):
+    claim = Claim(need)
+    claim.landed(on_gpu=on_gpu)
+    before = claim.bytes
+    for size in sizes:
+        claim.grown += size
+        assert all(held >= 0 for held in claim.bytes.values())
+    claim.grown -= sum(sizes)
+    assert claim.bytes == before
+
+
+def test_a_pool_grows_where_its_kv_is():
+    claim = Claim(SPLIT)
+    claim.grown = POOL
+    host = int(POOL // 4 * OVERHEAD)
+    assert claim.bytes == {RAM: 300 * MIB + host, "gpu0": 750 * MIB, "gpu1": 625 * MIB}
+    claim.landed(on_gpu=False)
+    assert claim.bytes == {RAM: 900 * MIB + int(POOL * OVERHEAD)}
+    claim.landed(on_gpu=True)
+    claim.reserved, claim.grown = POOL, 0
+    assert claim.bytes["gpu0"] == 750 * MIB
+
+
+@pytest.mark.parametrize("need", [SPLIT, ALONE])
+def test_a_new_plan_has_the_pool_of_the_entry(need):
+    claim = Claim(SPLIT)
+    claim.grown = POOL
+    claim.landed(on_gpu=False)
+    claim.plan(need)
+    assert claim.bytes == need.bytes
