@@ -23,6 +23,7 @@ from llmos_shell.daemon.policies import NICE_0_WEIGHT, weight_of
 if TYPE_CHECKING:
     from llmos_shell.daemon.conductor import Conductor
     from llmos_shell.daemon.core import Core
+    from llmos_shell.daemon.workshop import Workshop
 
 
 class Claim:
@@ -31,6 +32,7 @@ class Claim:
     def __init__(self, need: Need) -> None:
         self.plan(need)
         self.reserved = 0  # bytes of KV, for a pool that is being made
+        self.workshop: Workshop | None = None  # of the worker that has it, or is getting it
 
     def plan(self, need: Need) -> None:
         """The model is about to be loaded, with the pool of its entry, as `need` says."""
@@ -110,8 +112,8 @@ class Claims:
 
     async def look(self) -> None:
         """Asks the driver of GPUs what is free there."""
-        workers = {one.workshop.host_pid for one in self._conductors.values()}
-        await self._gpus.look({pid for pid in workers if pid is not None})
+        workshops = [one.workshop for one in self._claims.values() if one.workshop is not None]
+        await self._gpus.look({pid for one in workshops if (pid := one.occupant) is not None})
 
     def free_bytes(self) -> int:
         """RAM that no model has."""
@@ -161,7 +163,7 @@ class Claims:
         """What a model was estimated to take of each GPU, and takes."""
         need, claimed = conductor.claim.need, conductor.claim.bytes
         layers = need.offload.gpu_layers if need.offload is not None else {}
-        measured = self._gpus.measured(conductor.workshop.host_pid)
+        measured = self._gpus.measured(conductor.workshop.occupant)
         return tuple(
             GpuMemory(gpu, layers.get(gpu, 0), claimed.get(gpu, 0), measured.get(gpu))
             for gpu in sorted({*need.gpus, *measured})
@@ -171,7 +173,7 @@ class Claims:
 
     def _room(self) -> int:
         """Bytes that models may have now: the budget, or less where others have taken the memory."""
-        ours = sum(one.workshop.rss() for one in self._conductors.values())
+        ours = sum(one.workshop.rss() for one in self._claims.values() if one.workshop is not None)
         return min(self.budget, host.memory().available + ours)
 
     def _budgets(self) -> dict[str, int]:
@@ -181,10 +183,10 @@ class Claims:
         return [self._tenant(key, claim) for key, claim in self._claims.items()]
 
     def _tenant(self, key: str, claim: Claim) -> Tenant:
-        conductor = self._conductors.get(key)
-        worker = conductor.workshop.host_pid if conductor is not None else None
-        claimed = {gpu: size for gpu, size in claim.bytes.items() if gpu != RAM}
-        return Tenant(key, claimed, self._gpus.measured(worker), worker is not None)
+        claimed, shop = {gpu: size for gpu, size in claim.bytes.items() if gpu != RAM}, claim.workshop
+        if shop is None:
+            return Tenant(key, claimed)
+        return Tenant(key, claimed, self._gpus.measured(shop.occupant), shop.host_pid is not None)
 
     def _held(self) -> list[Held]:
         """Who has what of the budgets."""

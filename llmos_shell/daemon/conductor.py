@@ -45,7 +45,7 @@ class Conductor:
         self.device = "cpu"  # that its worker computes on
         self.scheduler = core.scheduling.make_scheduler()
         self.suspects = Suspects()
-        self.workshop = Workshop(core, self)
+        self.workshop = claim.workshop = Workshop(core, self)
         self.tokenizer = Tokenizer(self)
         self.planner = Planner(self)
         self.resizer = Resizer(self)

@@ -36,10 +36,12 @@ async def start_worker(
     on_lost: Callable[[str], None],
     on_progress: Callable[[int, int], None] | None = None,
     need: Need | None = None,
+    on_begun: Callable[[WorkerLink], None] | None = None,
 ) -> tuple[WorkerLink, abi.Ready]:
     """A worker with its model loaded, where `need` says; `on_message` and `on_lost` hear of what comes after.
 
-    Meanwhile `on_progress` is told how many bytes of the weights have been read, and of how many. Raises what the
+    `on_begun` gets the link to it before, to measure it by, and no message is to be sent through that; `on_progress` is
+    told how many bytes of the weights have been read, and of how many. Raises what the
     worker failed with (ENOEXEC, ENOMEM …), EIO when it died or hung, EPROTO for another version. Whenever it raises,
     the worker has gone, and its memory is free.
     """
@@ -52,6 +54,8 @@ async def start_worker(
     try:
         shown = {"CUDA_VISIBLE_DEVICES": ",".join(offload.uuids)} if offload is not None and offload.uuids else {}
         await link.start(kernels.argv_of(manifest), shown)
+        if on_begun is not None:
+            on_begun(link)
         ready = await _watched(handshake, link)
         handshake.release()
     except OSError as error:

@@ -42,6 +42,7 @@ class Workshop:
         self._conductor = conductor
         self._entry = conductor.entry
         self._link: WorkerLink | None = None
+        self._loading: WorkerLink | None = None  # to a worker that is on its way
         self._watch: asyncio.TimerHandle | None = None
         self._seen: tuple[int, float] = (0, 0.0)
         self._closing = False
@@ -59,9 +60,13 @@ class Workshop:
     async def start(self, on_progress: Callable[[int, int], None] | None = None) -> None:
         """Starts a worker and loads the model. Raises what it failed with."""
         begun = time.monotonic()
-        link, ready = await start_worker(
-            self._shaped(), self._conductor.message, self._lost, on_progress, self._conductor.claim.planned
-        )
+        try:
+            link, ready = await start_worker(
+                self._shaped(), self._conductor.message, self._lost, on_progress, self._conductor.claim.planned,
+                self._begun,
+            )  # fmt: skip
+        finally:
+            self._loading = None
         self._link, self.info = link, ready.info
         self.pager = Pager(self._conductor, ready.info)
         self.context = self.pager.context
@@ -72,6 +77,9 @@ class Workshop:
 
         if self.landed:
             self._core.events.warning("worker", self.landed)
+
+    def _begun(self, link: WorkerLink) -> None:
+        self._loading = link
 
     def _shaped(self) -> ModelEntry:
         """The entry with the pool that the model was given since."""
@@ -153,9 +161,16 @@ class Workshop:
         """The worker's PID on the host."""
         return self._link.pid if self._link is not None else None
 
+    @property
+    def occupant(self) -> int | None:
+        """The same, also while it is still loading: whose memory it is."""
+        link = self._link or self._loading
+        return link.pid if link is not None else None
+
     def rss(self) -> int:
-        """Bytes of memory the worker occupies."""
-        return self._link.rss() if self._link is not None else 0
+        """Bytes of memory the worker occupies, also while it is still loading."""
+        link = self._link or self._loading
+        return link.rss() if link is not None else 0
 
     def note_stats(self, stats: abi.Stats) -> None:
         """The worker's figures."""

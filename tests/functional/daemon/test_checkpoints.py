@@ -78,6 +78,7 @@ def test_an_answer_goes_on_with_a_model_that_is_in_use_as_its_entry_no_longer_sa
     save(client, pid, file)
     write_models(llmos_home, slow={**SLOW, "step_seconds": 0.005})
     there = load(client, file).processes[0].pid
+    begin_to_hurry()
     assert text_of(client, there) == alone and info(client, there).model == "slow"
 
 

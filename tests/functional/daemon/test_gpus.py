@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from llmos_shell.abi import syscalls as abi
@@ -187,6 +188,17 @@ def test_memory_promised_to_a_model_on_its_way_is_not_promised_again(machine, cl
             assert found.gpu_layers < 9 and found.evict == ()
             assert plan(one, "c").wait_for == ("a",)
         retry_until(lambda: plan(one, "b").gpu_layers == 9)
+
+
+def test_what_a_model_on_its_way_has_already_is_its_own(machine, client):
+    """Its GPU is not too small for another model that can have it later."""
+    machine.gpus({"free": 2000})
+    machine.models(a={"options": {"load_seconds": 600}}, b={"mib": 1200, "gpu_layers": -1})
+    with client() as one, loading(machine, "a"):
+        retry_until(lambda: any("loading a" in text for text in events(one)))
+        (worker,) = psutil.Process(machine.daemon.pid).children()
+        machine.gpus({"free": 700, "processes": {worker.pid: 1300 * MIB}})
+        assert plan(one, "b").wait_for == ("a",)
 
 
 def test_a_model_waits_for_a_busy_one_on_its_gpu(machine, client):

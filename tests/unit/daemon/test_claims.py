@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmos_shell.daemon import host
 from llmos_shell.daemon.budget import RAM
-from llmos_shell.daemon.claims import Claim
+from llmos_shell.daemon.claims import Claim, Claims
 from llmos_shell.daemon.memory.offload import Offload
 from llmos_shell.daemon.needs import OVERHEAD, Need
 
@@ -42,6 +45,17 @@ def test_a_pool_grows_where_its_kv_is():
     claim.landed(on_gpu=True)
     claim.reserved, claim.grown = POOL, 0
     assert claim.bytes["gpu0"] == 750 * MIB
+
+
+def test_who_waits_for_one_that_is_being_loaded_is_not_refused_for_what_that_has_already(monkeypatch):
+    """The machine has less available then, but not for long; the same holds for one that is just ending."""
+    monkeypatch.setenv("LLMOS_MEMORY_BYTES", str(14 << 30))
+    claims = Claims(SimpleNamespace(), {}, set())
+    claims.claim("a", Need(10 << 30)).workshop = SimpleNamespace(rss=lambda: 9 << 30, occupant=1, host_pid=None)
+    monkeypatch.setattr(host, "memory", lambda: host.Memory(16 << 30, (16 - 9) << 30))
+    verdict = claims.verdict("b", Need(10 << 30))
+    assert verdict.wait and verdict.blockers == ("a",)
+    assert claims.free_bytes() == 4 << 30
 
 
 @pytest.mark.parametrize("need", [SPLIT, ALONE])
