@@ -56,6 +56,11 @@ class DaemonProcess:
         assert self.process is not None
         return self.process.pid
 
+    @property
+    def lives(self) -> bool:
+        """Whether it runs."""
+        return self.process is not None and self.process.poll() is None
+
     def start(self, *args: str) -> None:
         """Starts it and waits until it accepts connections."""
         reader, writer = os.pipe()

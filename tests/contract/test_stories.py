@@ -83,9 +83,10 @@ def test_32_at_once_each_tell_the_same_story(engine: LlamaEngine, expected: str)
     teller = Teller(engine)
     for seq in range(32):
         teller.open(seq)
-    teller.grant(*range(32))
+    teller.grant(*range(32), limit=140)
     teller.tell()
-    assert set(teller.text.values()) == {expected}
+    (text,) = set(teller.text.values())
+    assert expected.startswith(text) and {len(tokens) for tokens in teller.tokens.values()} == {140}
 
 
 def test_park_fork_and_crash_leave_no_trace(engine: LlamaEngine, expected: str, tmp_path: Path) -> None:

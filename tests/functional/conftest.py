@@ -19,7 +19,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def llmos(llmos_home: Path, tmp_path: Path) -> Iterator[Run]:
+def llmos(llmos_home: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Run]:
     """Runs `llmos WORD…` in an empty folder; `stdin` is text or bytes, by default empty."""
     folder = tmp_path / "work"
     folder.mkdir()
@@ -37,5 +37,8 @@ def llmos(llmos_home: Path, tmp_path: Path) -> Iterator[Run]:
         return subprocess.CompletedProcess(words, done.returncode, done.stdout.decode(), done.stderr.decode())
 
     yield run
+    marker = request.node.get_closest_marker("llmos")
+    if marker and marker.kwargs.get("shared"):
+        return
     with suppress(LlmosError), connect("test", start=False) as client:
         client.call(SYS_STOP, Stop())  # the one that a command started

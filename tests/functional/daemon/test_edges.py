@@ -97,6 +97,7 @@ def test_an_interrupted_chat_has_said_all_its_tokens(client):
 # -- sizes and numbers -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.llmos(shared=True)
 def test_a_huge_prompt_is_refused_unread(client):
     run(client)
     with pytest.raises(LlmosError, match=r"70000 bytes long, at least 10000 tokens, .* holds 1024") as error:
@@ -104,12 +105,14 @@ def test_a_huge_prompt_is_refused_unread(client):
     assert error.value.code == Code.E2BIG
 
 
+@pytest.mark.llmos(shared=True)
 @pytest.mark.parametrize("pid", [0, -1, 2**63 - 1, 2**63, 2**64 - 1])
 def test_impossible_pids(client, pid):
     assert code_of(client, PROC_INFO, Pid(pid)) == Code.ESRCH
     assert code_of(client, PROC_WAIT, Wait(pid)) == Code.ESRCH
 
 
+@pytest.mark.llmos(shared=True)
 def test_impossible_numbers(client):
     assert client.call(PROC_LIST, List(all=True, limit=2**63))
     pid = spawn(client, chat=True)

@@ -267,6 +267,7 @@ def test_settings_of_groups_outlast_the_daemon(client, daemon):
         retry_until(lambda: "night" not in {group.name for group in again.call(GROUP_LIST, Nothing())})
 
 
+@pytest.mark.llmos(shared=True)
 @pytest.mark.parametrize(
     "changes",
     [{"weight": 0}, {"weight": math.nan}, {"processes": 0}, {"device_share": 2}, {"tokens": 5}, {"kv_tokens": "many"}],

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.llmos(shared=True)
 SILENT = ("chat", "-n", "4", "-t", "0")
 
 

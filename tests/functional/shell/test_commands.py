@@ -15,6 +15,7 @@ import pytest
 
 from llmos_shell.abi.syscalls import PROC_LIST, List
 from llmos_shell.abi.types import State
+from llmos_shell.testing.hurry import begin_to_hurry, hurry
 from llmos_shell.testing.retry import retry_until
 
 ENDLESS = {"scripted": {"end_after": 1_000_000, "step_seconds": 0.002}}
@@ -60,6 +61,7 @@ def test_every_listing_has_json(daemon: Any, llmos: Any) -> None:
         assert json.loads(line)["level"]
 
 
+@pytest.mark.llmos(shared=True)
 def test_text_listings(daemon: Any, llmos: Any) -> None:
     for words in ("ps -a", "pstree", "models", "kernels", "free", "status", "sched", "ulimit", "top", "dmesg", "help"):
         done = llmos(*words.split())
@@ -68,6 +70,7 @@ def test_text_listings(daemon: Any, llmos: Any) -> None:
         assert not any(line.endswith(" ") for line in done.stdout.splitlines())
 
 
+@pytest.mark.llmos(shared=True)
 @pytest.mark.parametrize(
     ("words", "status", "pattern"),
     [
@@ -94,6 +97,7 @@ def test_a_mistake_is_one_line(daemon: Any, llmos: Any, words: list[str], status
     assert done.stdout == ""
 
 
+@pytest.mark.llmos(shared=True)
 def test_bytes_that_are_no_text(daemon: Any, llmos: Any) -> None:
     done = llmos("run", stdin=b"\xff\xfe")
     assert done.returncode == 1 and done.stdout == ""
@@ -113,6 +117,7 @@ HEAVY = (
 )
 
 
+@pytest.mark.llmos(shared=True)
 @pytest.mark.parametrize(
     "words", [["ps"], ["ps", "-a", "--sort", "memory"], ["run", "-n", "2", "x"], ["free"], ["kill", "1"]]
 )
@@ -157,12 +162,14 @@ def test_a_process_ends_with_its_reader(daemon: Any, client: Any) -> None:
 
 @pytest.mark.llmos(models={"scripted": {"end_after": 400, "step_seconds": 0.005}})
 def test_a_killed_daemon_costs_a_running_command_nothing(daemon: Any, llmos: Any) -> None:
-    expected = llmos("run", "-t", "0", "Once").stdout
+    with hurry():
+        expected = llmos("run", "-t", "0", "Once").stdout
     argv = [sys.executable, "-m", "llmos_shell", "run", "-t", "0", "Once"]
     running = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert running.stdout is not None
     begun = running.stdout.read(100)
     daemon.kill()
+    begin_to_hurry()
     rest, err = running.communicate(timeout=100)
     assert (running.returncode, err) == (0, b"")
     assert (begun + rest).decode() == expected
