@@ -36,10 +36,12 @@ class MemoryInfo(Struct, frozen=True):
     park_used: int
     park_limit: int
     pools: tuple[PoolInfo, ...]
-    swap_used: int = 0
+    swap_used: int = 0  # of the disk
     swap_limit: int = 0  # 0: off
     swap_folder: str = ""
     swap_problem: str = ""  # why the disk took no more
+    swap_packed: int = 0  # of the disk, those of images that are there already …
+    swap_unpacked: int = 0  # … and what these are in RAM: more, where they are compressed
 
 
 class MemoryCounts(Struct):
@@ -68,7 +70,9 @@ class MemoryStat(MemoryCounts, kw_only=True):
     used_pages: int = 0
     cached_pages: int = 0
     park_used: int = 0
-    swap_used: int = 0
+    swap_used: int = 0  # of the disk
+    swap_packed: int = 0  # see `MemoryInfo`
+    swap_unpacked: int = 0
     export_rate: float = 0.0
     restore_rate: float = 0.0
     write_rate: float = 0.0
@@ -102,6 +106,7 @@ class SwapOn(Struct, frozen=True, omit_defaults=True):
 
     folder: str | None = None  # absolute
     limit: int | None = None
+    compress: bool | None = None
 
 
 class SwapInfo(Struct, frozen=True):
@@ -115,6 +120,9 @@ class SwapInfo(Struct, frozen=True):
     problem: str = ""
     dropped: int = 0  # images that `swapoff` gave up
     dropped_tokens: int = 0
+    compress: bool = False  # what goes there from now on
+    packed: int = 0  # of the disk, those of images that are there already …
+    unpacked: int = 0  # … and what these are in RAM: more, where they are compressed
 
 
 MEM_INFO: Final = Syscall("mem.info", "show memory and KV pools", Nothing, MemoryInfo, "sys.read")

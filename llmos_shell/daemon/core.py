@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from llmos_shell import paths
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.memory import MemoryCounts
-from llmos_shell.abi.types import Event, Kind
+from llmos_shell.abi.types import Event, Kind, KvState
 from llmos_shell.daemon import host, park, turns
 from llmos_shell.daemon.devices import DeviceReader
 from llmos_shell.daemon.energy import Metering
@@ -59,7 +59,8 @@ class Core:
         self.counts = MemoryCounts()
         self.costs = Costs()
         folder = paths.swap_dir()
-        self.swap = Swap(self, park.ram_limit(host.memory().total), park.disk_limit(folder), folder)
+        ram, disk = park.ram_limit(host.memory().total), park.disk_limit(folder)
+        self.swap = Swap(self, ram, disk, folder, park.compresses())
         self.connections: set[Connection] = set()
         self.scheduling = Scheduling(self)
         self.devices = DeviceReader()
@@ -133,12 +134,13 @@ class Core:
         return rate or (tokens / age if age > 0.1 else 0.0)
 
     def figures(self, process: Process) -> Figures:
-        """What the scheduler, the ledger and the model say of a process."""
+        """What the scheduler, the ledger, the tiers and the model say of a process."""
         conductor = self.residency.find(process.model) if process.kind is Kind.MODEL else None
+        swapped = self.swap.tiers.size(process.pid) if process.kv is KvState.SWAPPED else 0
         if conductor is None or not process.alive:
-            return Figures(len(process.tokens))
+            return Figures(len(process.tokens), swapped_bytes=swapped)
         pager = conductor.workshop.pager
-        figures = Figures(len(process.tokens), pager.context if pager is not None else 0)
+        figures = Figures(len(process.tokens), pager.context if pager is not None else 0, swapped_bytes=swapped)
         if process.pid in conductor.scheduler:
             figures.virtual_runtime = conductor.scheduler.entity(process.pid).vruntime
         if pager is not None:

@@ -38,5 +38,5 @@ async def hibernate(core: Core) -> Hibernated:
     core.events.info("daemon", f"hibernating: the KV of {len(kept)} of {len(processes)} processes is on the disk")
     return Hibernated(
         len(processes), len(kept), sum(len(process.tokens) for process in processes),
-        sum(process.image_bytes for process in kept), lost, tuple(dict.fromkeys(problems)),
+        sum(core.swap.tiers.size(process.pid) for process in kept), lost, tuple(dict.fromkeys(problems)),
     )  # fmt: skip

@@ -454,7 +454,8 @@ class Pager:
         if tokens:
             counts.restored += 1
             counts.restored_bytes += process.image_bytes
-            self._core.costs.note(Path.RESTORE, process.image_bytes, seconds)
+            if self._core.swap.tiers.place(process.pid) is Place.RAM:
+                self._core.costs.note(Path.RESTORE, process.image_bytes, seconds)
 
     def residents(self) -> list[Process]:
         """Processes with a sequence in the worker."""

@@ -33,6 +33,11 @@ def disk_limit(folder: str) -> int:
     return int(override) if override else int(disk_free(folder) * DISK_SHARE)
 
 
+def compresses() -> bool:
+    """Whether images on disk are compressed, as LLMOS_SWAP_COMPRESS says; they are not by themselves."""
+    return os.environ.get("LLMOS_SWAP_COMPRESS", "") not in ("", "0")
+
+
 def disk_free(folder: str) -> int:
     """Free bytes where this folder is, or will be; 0 when nobody knows."""
     while folder and not os.path.exists(folder):
@@ -74,6 +79,14 @@ def leave() -> None:
 
 def _spare_dir() -> str:
     return os.path.join(paths.park_dir(), SPARE)
+
+
+def file_size(path: str) -> int | None:
+    """Bytes of a file; None where there is none."""
+    try:
+        return os.path.getsize(path)
+    except OSError:
+        return None
 
 
 def remove_file(path: str) -> None:

@@ -110,7 +110,7 @@ class Process:
     limit: int = 0  # of its grant
     pressed: tuple[int, int] = (0, 0)  # tokens and limit when the worker last said that it stands still
     image: str = ""
-    image_bytes: int = 0
+    image_bytes: int = 0  # in RAM; on disk it may take less
     leaving: bool = False  # being exported, to `leaving_to`
     leaving_to: str = ""
     prefill: tuple[int, int] | None = None
@@ -241,7 +241,7 @@ class Process:
             preemptions=self.preemptions, virtual_runtime=figures.virtual_runtime,
             resident_pages=figures.resident_pages, shared_pages=figures.shared_pages,
             parked_bytes=self.image_bytes if self.kv is not KvState.SWAPPED else 0,
-            swapped_bytes=self.image_bytes if self.kv is KvState.SWAPPED else 0, page_bytes=figures.page_bytes,
+            swapped_bytes=figures.swapped_bytes, page_bytes=figures.page_bytes,
             overflow=self.overflow, forgotten_tokens=self.forgotten + self.condensed,
             exit=self.exit, ended=self.ended, limits=self.limits,
             sampling=self.sampling if self.kind is Kind.MODEL else None,
@@ -257,7 +257,7 @@ def printable(name: str) -> str:
 
 @dataclass(slots=True)
 class Figures:
-    """What other parts know of a process: the scheduler, the ledger, the model."""
+    """What other parts know of a process: the scheduler, the ledger, the tiers, the model."""
 
     context_tokens: int = 0
     context_limit: int = 0
@@ -265,3 +265,4 @@ class Figures:
     resident_pages: int = 0
     shared_pages: int = 0
     page_bytes: int = 0
+    swapped_bytes: int = 0

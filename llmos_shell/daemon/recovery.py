@@ -45,9 +45,10 @@ def _restore(core: Core, saved: Saved) -> Process | None:
     if process.phase is not Phase.READY and len(process.tokens) > count:
         del process.tokens[count:]
         core.journal.truncate(process.pid, count)
-    if process.image and os.path.exists(process.image):
+    size = park.file_size(process.image) if process.image else None
+    if size is not None:
         on_disk = os.path.dirname(process.image) != paths.park_dir()
-        core.swap.tiers.hold(process.pid, process.image_bytes, Place.DISK if on_disk else Place.RAM)
+        core.swap.tiers.hold(process.pid, process.image_bytes, Place.DISK if on_disk else Place.RAM, size)
         process.computed = process.known_computed
         process.kv = core.swap.state(process)
     else:

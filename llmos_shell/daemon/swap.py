@@ -1,7 +1,8 @@
 """Moves the images of processes' KV between RAM and disk, in threads of its own: neither the loop nor a worker waits.
 
 Owns the swap folder and what `tiers` says of places. An image that is lost on the way costs a recomputation, nothing
-else: it is verified before an engine sees it, so nothing here needs to be durable but `hibernate`.
+else: it is verified before an engine sees it, so nothing here needs to be durable but `hibernate`. On disk an image may
+be packed (`engine.packed`); each file says so itself, so those of both forms may be there.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import shutil
 import time
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
+
+from msgspec import Struct
 
 from llmos_shell import paths
 from llmos_shell.abi.errors import Code, LlmosError
@@ -23,6 +26,7 @@ from llmos_shell.daemon.memory.costs import Path
 from llmos_shell.daemon.memory.tiers import Place, Tiers
 from llmos_shell.daemon.park import TEMPORARY, remove_file
 from llmos_shell.daemon.process import Phase, Process
+from llmos_shell.engine import packed
 
 if TYPE_CHECKING:
     from llmos_shell.daemon.core import Core
@@ -31,12 +35,24 @@ MOVERS = 2
 """Files moved at the same time: one must not wait for a disk that is slow to write before it may read."""
 
 
+class Moved(Struct, frozen=True):
+    """A file that was copied."""
+
+    source_bytes: int
+    target_bytes: int
+    seconds: float  # without those that it waited for a thread
+
+
+NOT_MOVED: Final = Moved(0, 0, 0.0)
+
+
 class Swap:
     """Images of all processes, wherever they are."""
 
-    def __init__(self, core: Core, ram_limit: int, disk_limit: int, folder: str) -> None:
+    def __init__(self, core: Core, ram_limit: int, disk_limit: int, folder: str, compress: bool = False) -> None:
         self._core = core
         self.folder = folder
+        self.compress = compress  # what goes to the disk from now on
         self.tiers = Tiers(ram_limit, disk_limit)
         self.problem = ""  # why the disk took no more
         self._movers = ThreadPoolExecutor(MOVERS, "swap")
@@ -95,10 +111,15 @@ class Swap:
             assert process is not None
             self._start(self._move(process, self._disk_path(process)))
 
-    def set_up(self, folder: str, limit: int) -> None:
-        """Swaps to this folder, up to so many bytes. Raises EACCES or the like when nothing can be written there."""
+    def set_up(self, folder: str, limit: int, compress: bool) -> None:
+        """Swaps to this folder, up to so many bytes. Raises EACCES or the like when nothing can be written there.
+
+        Images that are on disk already stay there as they are.
+        """
         check_folder(folder)
-        self.folder, self.problem = folder, ""
+        if (folder, compress) != (self.folder, self.compress):
+            self._core.costs.forget(Path.WRITE, Path.READ)
+        self.folder, self.compress, self.problem = folder, compress, ""
         self.tiers.disk_limit = limit
         self.spill()
 
@@ -157,15 +178,17 @@ class Swap:
         """Moves one image; returns what went wrong. Whatever happened to the process meanwhile takes precedence."""
         core, tiers, pid, source = self._core, self.tiers, process.pid, process.image
         out = tiers.place(pid) is Place.RAM
-        problem, begun = "", time.perf_counter()
+        problem, moved = "", NOT_MOVED
         try:
-            size = await core.loop.run_in_executor(self._movers, copy_file, source, target, durable)
+            moved = await core.loop.run_in_executor(
+                self._movers, copy_file, source, target, out and self.compress, durable
+            )
         except (OSError, RuntimeError, LlmosError) as error:
-            problem, size = getattr(error, "strerror", None) or str(error), 0
+            problem = getattr(error, "strerror", None) or str(error)
         same = process.image == source and process.alive and tiers.moving(pid)
         wanted = same and process.seq is None
         if same:
-            tiers.arrived(pid, wanted and not problem)
+            tiers.arrived(pid, wanted and not problem, moved.target_bytes)
         if problem:
             if wanted:
                 self._failed(process, out, problem)
@@ -176,9 +199,11 @@ class Swap:
         remove_file(source)
         process.image = target
         process.kv = self.state(process)
-        self._count(out, size, time.perf_counter() - begun)
+        self._count(out, moved)
         core.save(process)
         process.notify()
+        if out and moved.target_bytes < moved.source_bytes:  # there is more room than when it set out
+            self.spill()
         return ""
 
     def _failed(self, process: Process, out: bool, problem: str) -> None:
@@ -191,15 +216,17 @@ class Swap:
             held = f"{self.tiers.disk_used / 2**20:,.1f} MiB"
             self._core.events.warning("swap", f"cannot write {self.problem}; it holds {held}; `swapon` tries again")
 
-    def _count(self, out: bool, size: int, seconds: float) -> None:
-        counts = self._core.counts
+    def _count(self, out: bool, moved: Moved) -> None:
+        """Counts bytes of the disk; what moving costs is told of those of the image."""
+        counts, costs = self._core.counts, self._core.costs
         if out:
             counts.swapped_out += 1
-            counts.swapped_out_bytes += size
+            counts.swapped_out_bytes += moved.target_bytes
+            costs.note(Path.WRITE, moved.source_bytes, moved.seconds)
         else:
             counts.swapped_in += 1
-            counts.swapped_in_bytes += size
-        self._core.costs.note(Path.WRITE if out else Path.READ, size, seconds)
+            counts.swapped_in_bytes += moved.source_bytes
+            costs.note(Path.READ, moved.target_bytes, moved.seconds)
 
     def _candidates(self) -> Iterator[Process]:
         """Processes with an image in RAM: sleeping ones, longest asleep first, then those that will run last."""
@@ -228,16 +255,19 @@ class Swap:
         return os.path.join(self.folder, f"{process.pid}.{self._files}.kv")
 
 
-def copy_file(source: str, target: str, durable: bool) -> int:
-    """Copies a file under a temporary name first, into a folder that is made if need be; returns its size."""
-    temporary = target + TEMPORARY
+def copy_file(source: str, target: str, compress: bool, durable: bool) -> Moved:
+    """Copies an image under a temporary name first, into a folder that is made if need be; unpacks one that is packed.
+
+    Raises OSError, and EIO for a packed image that is damaged; nothing is left behind then.
+    """
+    temporary, begun = target + TEMPORARY, time.perf_counter()
     try:
         with open(source, "rb") as file:
             private_dir(os.path.dirname(target))
             with open(temporary, "wb") as copy:
-                shutil.copyfileobj(file, copy, 1 << 20)
+                _transfer(file, copy, compress)
                 copy.flush()
-                size = copy.tell()
+                sizes = os.fstat(file.fileno()).st_size, copy.tell()
                 if durable:
                     os.fsync(copy.fileno())
         os.replace(temporary, target)
@@ -246,7 +276,22 @@ def copy_file(source: str, target: str, durable: bool) -> int:
         raise
     if durable:
         sync_folder(os.path.dirname(target))
-    return size
+    return Moved(*sizes, time.perf_counter() - begun)
+
+
+def _transfer(source: BinaryIO, target: BinaryIO, compress: bool) -> None:
+    """Packs where that gains something, unpacks what is packed, else copies."""
+    if packed.is_packed(source):
+        packed.unpack(source, target, str(source.name))
+        return
+    if compress:
+        size = os.fstat(source.fileno()).st_size
+        if packed.pack(source, target, size) < size:
+            return
+        source.seek(0)
+        target.seek(0)
+        target.truncate()
+    shutil.copyfileobj(source, target, packed.BLOCK_BYTES)
 
 
 def sync_folder(folder: str) -> None:

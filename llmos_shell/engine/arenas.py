@@ -2,8 +2,9 @@
 
 A fresh page of tmpfs costs three times as much as copying into one that is there (27 MiB: 9 ms to allocate, 2 to copy),
 and mapping them again another copy. So a worker keeps a name of its own for the files of images, in the folder
-`SPARE` among them. An image is published by a second name; once whoever it was for has removed that, the file may
-hold the next image. Nothing has to be told for this: the count of its names says it.
+`SPARE` among them, which it makes where it writes: in RAM. Files on a disk are not kept. An image is published by a
+second name; once whoever it was for has removed that, the file may hold the next image. Nothing has to be told for
+this: the count of its names says it.
 
 Whoever reads an image by a descriptor while its name may go holds a shared lock (`flock`) on it: such a file is not
 used again. The daemon removes the names of workers that have ended. What is kept beyond images in use is bounded.
@@ -133,8 +134,11 @@ class Arenas:
         arena.publish(path)
         self._keep(arena)
 
-    def adopt(self, path: str) -> memoryview | None:
-        """The file of an image, mapped and kept; None where it is small, or may not be kept. Raises OSError."""
+    def adopt(self, path: str, *, own: bool = False) -> memoryview | None:
+        """The file of an image, mapped and kept; None where it is small, or not to be kept. Raises OSError.
+
+        One of its `own` says where files are kept.
+        """
         with self._lock:
             known = next((arena for arena in self._kept if arena.holds(path)), None)
         if known is not None:
@@ -143,8 +147,9 @@ class Arenas:
             return None
         folder = os.path.join(os.path.dirname(path), SPARE)
         try:
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(folder, mode=0o700)
+            if own:
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(folder, mode=0o700)
             name = os.path.join(folder, f"{os.getpid()}.{next(self._numbers)}")
             os.link(path, name)
         except OSError:

@@ -5,7 +5,7 @@
 Integers are little-endian. A truncated blob would crash llama.cpp and a flipped bit would load silently, so a reader
 checks length and checksum of the whole file first. XXH3 runs at 30 GB/s where zlib's CRC-32 does 4 and blake2b 0.9 (one
 core, 2026), and images have hundreds of megabytes. It is no protection against an attacker; the folders are private to
-the user. Files in RAM are used again and stay mapped, see `arenas`.
+the user. Files in RAM are used again and stay mapped, see `arenas`; those on disk may be `packed`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import xxhash
 from msgspec import MsgspecError, Struct, msgpack, structs
 
 from llmos_shell.abi.errors import Code, LlmosError
+from llmos_shell.engine import packed
 from llmos_shell.engine.arenas import Arena, Arenas
 
 MAGIC: Final = b"LLMOSKV2"
@@ -103,7 +104,7 @@ class Draft:
         if arena is None or blob is not self._room:
             self.close()
             size = write(self._path, structs.replace(self._header, blob_bytes=len(blob)), blob)
-            self._arenas.adopt(self._path)
+            self._arenas.adopt(self._path, own=True)
             return size
         view = arena.view()
         view[-_DIGEST_BYTES:] = xxhash.xxh3_128_digest(view[:-_DIGEST_BYTES])
@@ -131,7 +132,7 @@ def read(path: str, fingerprint: str | None, arenas: Arenas | None = None) -> Im
         data = arenas.adopt(path) if arenas is not None else None
         if data is None:
             with open(path, "rb", buffering=0) as file:
-                data = memoryview(file.readall())
+                data = packed.contents(file, path)
     except FileNotFoundError:
         raise LlmosError(Code.ENOENT, f"no image at {path}") from None
     except OSError as error:

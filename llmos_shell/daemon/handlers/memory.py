@@ -26,11 +26,11 @@ LEAST_SWAP = 1 << 20
 async def info(context: Context, args: Nothing) -> abi.MemoryInfo:
     """`free`."""
     core, ram = context.core, host.memory()
-    swap, tiers = core.swap, core.swap.tiers
+    swap, tiers, there = core.swap, core.swap.tiers, core.swap.tiers.swapped()
     pools = [_pool(core, conductor) for conductor in core.residency.all()]
     return abi.MemoryInfo(
         ram.total, ram.available, tiers.ram_used, tiers.ram_limit, tuple(pool for pool in pools if pool is not None),
-        tiers.disk_used, tiers.disk_limit, swap.folder, swap.problem,
+        tiers.disk_used, tiers.disk_limit, swap.folder, swap.problem, there.bytes, there.image_bytes,
     )  # fmt: skip
 
 
@@ -56,6 +56,7 @@ async def stat(context: Context, args: Nothing) -> abi.MemoryStat:
     core, costs = context.core, context.core.costs
     ledgers = [c.workshop.pager.ledger for c in core.residency.all() if c.workshop.pager is not None]
     states = [process.state for process in core.table.live_models()]
+    there = core.swap.tiers.swapped()
     return abi.MemoryStat(
         **structs.asdict(core.counts),
         running=states.count(State.RUNNING),
@@ -65,6 +66,8 @@ async def stat(context: Context, args: Nothing) -> abi.MemoryStat:
         cached_pages=sum(ledger.cached_pages for ledger in ledgers),
         park_used=core.swap.tiers.ram_used,
         swap_used=core.swap.tiers.disk_used,
+        swap_packed=there.bytes,
+        swap_unpacked=there.image_bytes,
         export_rate=costs.measured(Path.EXPORT),
         restore_rate=costs.measured(Path.RESTORE),
         write_rate=costs.measured(Path.WRITE),
@@ -123,10 +126,14 @@ async def swapon(context: Context, args: abi.SwapOn) -> abi.SwapInfo:
         text = f"{args.limit} bytes of swap space are too few"
         raise LlmosError(Code.EINVAL, text, hint="use 1M or more, or `swapoff`")
     limit = args.limit
+    if limit is None and folder == swap.folder and not swap.problem:
+        limit = swap.tiers.disk_limit or None
     if limit is None:
         limit = park.disk_limit(folder) or int(park.disk_free(folder) * park.DISK_SHARE)
-    swap.set_up(folder, limit)
-    core.events.info("swap", f"swapping to {folder}, up to {limit / 2**20:,.0f} MiB", context.caller.pid)
+    compress = swap.compress if args.compress is None else args.compress
+    swap.set_up(folder, limit, compress)
+    text = f"swapping to {folder}, up to {limit / 2**20:,.0f} MiB{', compressed' if compress else ''}"
+    core.events.info("swap", text, context.caller.pid)
     return _swap_info(core)
 
 
@@ -139,10 +146,11 @@ async def swapoff(context: Context, args: Nothing) -> abi.SwapInfo:
 
 
 def _swap_info(core: Core, dropped: int = 0, tokens: int = 0) -> abi.SwapInfo:
-    swap, tiers = core.swap, core.swap.tiers
-    images = sum(tiers.place(process.pid) is Place.DISK for process in core.table.live_models())
-    free = park.disk_free(swap.folder)
-    return abi.SwapInfo(swap.folder, tiers.disk_used, tiers.disk_limit, free, images, swap.problem, dropped, tokens)
+    swap, tiers, there = core.swap, core.swap.tiers, core.swap.tiers.swapped()
+    return abi.SwapInfo(
+        swap.folder, tiers.disk_used, tiers.disk_limit, park.disk_free(swap.folder), there.images, swap.problem,
+        dropped, tokens, swap.compress, there.bytes, there.image_bytes,
+    )  # fmt: skip
 
 
 async def checkpoint(context: Context, args: abi.Checkpoint) -> abi.Checkpointed:

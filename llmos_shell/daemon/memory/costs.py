@@ -17,8 +17,8 @@ class Path(Enum):
 
     EXPORT = ("pool to RAM", 2e9)
     RESTORE = ("RAM to pool", 2e9)
-    WRITE = ("RAM to disk", 4e8)
-    READ = ("disk to RAM", 4e8)
+    WRITE = ("RAM to disk", 4e8)  # compression included, in bytes of the image
+    READ = ("disk to RAM", 4e8)  # … likewise
 
 
 class Costs:
@@ -32,6 +32,11 @@ class Costs:
         if size >= MEASURED_BYTES and seconds > 0:
             rate, old = size / seconds, self._rates.get(path)
             self._rates[path] = rate if old is None else old + (rate - old) * SMOOTHING
+
+    def forget(self, *paths: Path) -> None:
+        """These ways are others from now on."""
+        for path in paths:
+            self._rates.pop(path, None)
 
     def rate(self, path: Path) -> float:
         """Bytes per second."""

@@ -3,7 +3,8 @@
 Owns sizes and places by PID; the files are moved by `daemon.swap`. Bytes throughout.
 
 An image is born in RAM. With a disk to go to, RAM may for a while hold a little more than its limit (`transit`), so
-that taking memory from a process never waits for the disk. While an image moves, it counts in both places.
+that taking memory from a process never waits for the disk. While an image moves, it counts in both places. On the disk
+it may be packed: how small it is there is known once it has arrived, until then it counts as large as in RAM.
 """
 
 from __future__ import annotations
@@ -30,9 +31,18 @@ class Place(Enum):
 
 
 class _Held(Struct):
-    size: int
+    size: int  # in RAM
+    packed: int  # on disk
     place: Place = Place.RAM
     target: Place | None = None  # while it moves
+
+
+class Swapped(Struct, frozen=True):
+    """What is on the disk, without what is on its way there."""
+
+    images: int = 0
+    bytes: int = 0  # on the disk
+    image_bytes: int = 0  # that they will take in RAM
 
 
 class Tiers:
@@ -49,9 +59,16 @@ class Tiers:
     # -- figures
 
     def size(self, pid: int) -> int:
-        """Bytes of a process's image; 0 when it has none."""
+        """Bytes that a process's image takes where it is; 0 when it has none."""
         held = self._held.get(pid)
-        return held.size if held is not None else 0
+        if held is None:
+            return 0
+        return held.packed if held.place is Place.DISK else held.size
+
+    def swapped(self) -> Swapped:
+        """What is on the disk; counts it through."""
+        there = [held for held in self._held.values() if held.place is Place.DISK]
+        return Swapped(len(there), sum(held.packed for held in there), sum(held.size for held in there))
 
     def place(self, pid: int) -> Place | None:
         """Where the image is, or still is while it moves."""
@@ -74,10 +91,10 @@ class Tiers:
         self.hold(pid, size)
         return True
 
-    def hold(self, pid: int, size: int, place: Place = Place.RAM) -> None:
-        """The image is there and has this size, whatever was promised."""
+    def hold(self, pid: int, size: int, place: Place = Place.RAM, packed: int | None = None) -> None:
+        """The image is there and has this size, on disk that of `packed`, whatever was promised."""
         self.release(pid)
-        held = self._held[pid] = _Held(size, place)
+        held = self._held[pid] = _Held(size, size if packed is None or place is Place.RAM else packed, place)
         self._count(held, 1)
 
     def release(self, pid: int) -> None:
@@ -125,13 +142,14 @@ class Tiers:
         self._turn(held, Place.RAM)
         return True
 
-    def arrived(self, pid: int, ok: bool) -> None:
-        """A move has ended: the image is at its target, or still where it was."""
+    def arrived(self, pid: int, ok: bool, packed: int | None = None) -> None:
+        """A move has ended: the image is at its target, on disk with the size of `packed`, or still where it was."""
         held = self._held.get(pid)
         if held is not None and held.target is not None:
             self._count(held, -1)
             if ok:
                 held.place = held.target
+                held.packed = held.size if packed is None or held.place is Place.RAM else packed
             held.target = None
             self._count(held, 1)
 
@@ -143,13 +161,12 @@ class Tiers:
         self._count(held, 1)
 
     def _count(self, held: _Held, sign: int) -> None:
-        size = sign * held.size
         if Place.RAM in (held.place, held.target):
-            self.ram_used += size
+            self.ram_used += sign * held.size
         if Place.DISK in (held.place, held.target):
-            self.disk_used += size
+            self.disk_used += sign * held.packed
         if held.target is Place.DISK:
-            self._leaving += size
+            self._leaving += sign * held.size
 
     def _transit(self, size: int) -> int:
         """How far RAM may exceed its limit on the way to or from a disk that has room for `size` more."""

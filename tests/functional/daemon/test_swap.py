@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -11,8 +12,11 @@ from llmos_shell import paths
 from llmos_shell.abi.errors import Code
 from llmos_shell.abi.memory import MEM_INFO, MEM_MAP, MEM_STAT, MEM_SWAP, MEM_SWAPOFF, MEM_SWAPON, SwapOn
 from llmos_shell.abi.syscall import Nothing, Pid
+from llmos_shell.abi.syscalls import SYS_DMESG, SYS_HIBERNATE, Dmesg
 from llmos_shell.abi.types import KvState
-from llmos_shell.testing.clients import code_of, info, run, say, spawn, text_of
+from llmos_shell.engine import packed
+from llmos_shell.models.registry import Registry
+from llmos_shell.testing.clients import code_of, info, kill, run, say, spawn, text_of
 from llmos_shell.testing.hurry import hurry
 from llmos_shell.testing.retry import retry_until
 
@@ -137,3 +141,150 @@ def test_swapped_conversations_survive_the_daemon(daemon):
         assert client.call(MEM_INFO, Nothing()).swap_used > 0
         assert all(len(text) == 40 for text in answers(client, pids))
         assert [info(client, pid).recomputed_tokens for pid in out] == [0] * len(out)
+
+
+# -- compressed ---
+
+COMPRESSED = {**NO_RAM, "LLMOS_SWAP_COMPRESS": "1"}
+compressed = pytest.mark.llmos(models={"tight": TIGHT}, env=COMPRESSED)
+
+
+def files(folder=None):
+    return sorted(Path(folder or paths.swap_dir()).iterdir())
+
+
+def are_packed(found):
+    """Of each file whether it is packed. One that has just been fetched is none any more."""
+    return [path.read_bytes().startswith(packed.MAGIC) for path in found]
+
+
+def on_disk(client):
+    """The swap space, when nothing moves."""
+    retry_until(lambda: (now := client.call(MEM_SWAP, Nothing())).used == now.packed)
+    return client.call(MEM_SWAP, Nothing())
+
+
+def warnings(client):
+    return [event.text for event in client.stream(SYS_DMESG, Dmesg()) if event.level == "warning"]
+
+
+@compressed
+def test_compressed_images_come_back_and_count_as_they_are(client):
+    pids = chats(client)
+    out = swapped(client, pids)
+    there = on_disk(client)
+    assert there.compress and there.images == len(out) and all(are_packed(files()))
+    assert there.used == there.packed == sum(path.stat().st_size for path in files())
+    assert there.packed == sum(info(client, pid).swapped_bytes for pid in out) < 0.8 * there.unpacked
+    memory, stat = client.call(MEM_INFO, Nothing()), client.call(MEM_STAT, Nothing())
+    for figures in (memory, stat):
+        assert (figures.swap_used, figures.swap_packed, figures.swap_unpacked) == (
+            there.used,
+            there.packed,
+            there.unpacked,
+        )
+    assert memory.pools[0].swapped_bytes == there.packed and stat.swapped_out_bytes >= there.packed
+    assert all(len(text) == 40 for text in answers(client, pids))
+    assert [info(client, pid).recomputed_tokens for pid in pids] == [0] * 6
+    assert client.call(MEM_STAT, Nothing()).swapped_in > 0 and warnings(client) == []
+
+
+def test_compression_is_switched_with_images_of_both_forms_there(client):
+    pids = chats(client)
+    out = swapped(client, pids)
+    plain = on_disk(client)
+    assert not plain.compress and plain.packed == plain.unpacked and not any(are_packed(files()))
+    there = client.call(MEM_SWAPON, SwapOn(compress=True))
+    assert (there.compress, there.folder, there.limit) == (True, plain.folder, plain.limit)
+    more = chats(client)
+    swapped(client, [*pids, *more])
+    assert set(are_packed(files())) == {False, True}, "those that are there stay as they are"
+    assert on_disk(client).packed < on_disk(client).unpacked
+    assert client.call(MEM_SWAPON, SwapOn()).compress
+    assert not client.call(MEM_SWAPON, SwapOn(compress=False)).compress
+    assert all(len(text) == 40 for text in answers(client, [*pids, *more]))
+    assert [info(client, pid).recomputed_tokens for pid in [*pids, *more]] == [0] * 12
+    out = swapped(client, [*pids, *more])
+    assert out and False in are_packed(files())
+
+
+@compressed
+def test_a_damaged_packed_image_costs_computing_and_is_said_once(client):
+    pids = chats(client)
+    out = swapped(client, pids)
+    on_disk(client)
+    for number, path in enumerate(files()):
+        data = path.read_bytes()
+        middle = len(data) // 2
+        path.write_bytes(data[:middle] + (bytes([data[middle] ^ 1]) + data[middle + 1 :] if number % 2 else b""))
+    assert all(len(text) == 40 for text in answers(client, pids))
+    assert all(info(client, pid).recomputed_tokens > 0 for pid in out)
+    said = [text for text in warnings(client) if "cannot be read back" in text and "is damaged: " in text]
+    assert len(said) == len(warnings(client)) == len(out)
+
+
+@compressed
+def test_compressed_conversations_survive_the_daemon_whatever_it_is_told_then(daemon):
+    with daemon.connect() as client:
+        pids = [spawn(client, chat=True, detached=True, sampling={"seed": n}) for n in range(6)]
+        for n, pid in enumerate(pids):
+            say(client, pid, f"I am number {n}")
+        out = swapped(client, pids)
+        before = on_disk(client)
+        spawn(client, chat=True)  # an answer of the daemon is in the journal, with all before it
+    daemon.kill()
+    daemon.env["LLMOS_SWAP_COMPRESS"] = "0"
+    daemon.start()
+    with daemon.connect() as client:
+        there = on_disk(client)
+        assert (there.packed, there.unpacked, there.compress) == (before.packed, before.unpacked, False)
+        assert sum(info(client, pid).swapped_bytes for pid in out) == there.packed
+        assert all(len(text) == 40 for text in answers(client, pids))
+        assert [info(client, pid).recomputed_tokens for pid in out] == [0] * len(out)
+
+
+@pytest.mark.llmos(models={"tight": TIGHT}, env={"LLMOS_SWAP_COMPRESS": "1"})
+def test_hibernating_compressed(daemon):
+    with daemon.connect() as client:
+        pids = [spawn(client, chat=True, detached=True, sampling={"seed": n}) for n in range(3)]
+        for n, pid in enumerate(pids):
+            say(client, pid, f"I am number {n}")
+        done = client.call(SYS_HIBERNATE, Nothing())
+    assert (done.images, done.recomputed_tokens, done.problems) == (3, 0, ())
+    assert all(are_packed(files())) and done.bytes == sum(path.stat().st_size for path in files())
+    daemon.process.wait(20)
+    daemon.process = None
+    daemon.start()
+    with daemon.connect() as client:
+        assert all(len(text) == 40 for text in answers(client, pids))
+        assert [info(client, pid).recomputed_tokens for pid in pids] == [0] * 3
+
+
+@pytest.mark.parametrize("kv_type", ["f32", "f16"])
+@pytest.mark.llmos(env=COMPRESSED)
+def test_real_weights_go_on_token_for_token(llmos_home, request, kv_type):
+    weights = Registry().resolve("tiny").path
+    (llmos_home / "config" / "models.toml").write_text(
+        f'default = "few"\n[models.few]\npath = "{weights}"\nslots = 2\nkv_type = "{kv_type}"\n'
+        "options = { deterministic = true }\n"
+    )
+    daemon = request.getfixturevalue("daemon")
+
+    def chat(client, n):
+        return spawn(client, chat=True, sampling={"seed": n, "temperature": 1.2, "max_tokens": 60, "ignore_eos": True})
+
+    with daemon.connect() as client:
+        expected = []
+        for n in range(5):
+            pid = chat(client, n)
+            expected.append([say(client, pid, text) for text in (f"I am {n}", "and?", "why?")])
+            kill(client, pid)
+        pids = [chat(client, n) for n in range(5)]
+        said = []
+        for text in ("I am {}", "and?", "why?"):
+            said.append([say(client, pid, text.format(n)) for n, pid in enumerate(pids)])
+            there = on_disk(client)
+            assert there.images == 3 and there.packed < 0.9 * there.unpacked
+        assert [list(each) for each in zip(*said, strict=True)] == expected
+        assert [info(client, pid).recomputed_tokens for pid in pids] == [0] * 5
+        assert client.call(MEM_STAT, Nothing()).swapped_in >= 6

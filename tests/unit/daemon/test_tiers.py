@@ -7,6 +7,7 @@ import os
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from msgspec.structs import astuple
 
 from llmos_shell.daemon.memory import tiers as module
 from llmos_shell.daemon.memory.costs import MEASURED_BYTES, Costs, Path
@@ -17,36 +18,37 @@ SIZES = st.integers(1, 60)
 
 
 class TiersMachine(RuleBasedStateMachine):
-    """Model: for each PID its size, the place of its image and where it is going."""
+    """Model: for each PID its sizes in RAM and on disk, the place of its image and where it is going."""
 
     def __init__(self) -> None:
         super().__init__()
         module.MIN_TRANSIT, self.transit = 20, module.MIN_TRANSIT
         self.tiers = Tiers(100, 150)
-        self.model: dict[int, tuple[int, Place, Place | None]] = {}
+        self.model: dict[int, tuple[dict[Place, int], Place, Place | None]] = {}
 
     def teardown(self) -> None:
         module.MIN_TRANSIT = self.transit
 
     def used(self, place: Place) -> int:
-        return sum(size for size, at, to in self.model.values() if place in (at, to))
+        return sum(sizes[place] for sizes, at, to in self.model.values() if place in (at, to))
 
     @rule(pid=PIDS, size=SIZES)
     def reserve(self, pid, size):
         if self.tiers.reserve(pid, size):
-            self.model[pid] = (size, Place.RAM, None)
+            self.model[pid] = (dict.fromkeys(Place, size), Place.RAM, None)
             assert self.used(Place.RAM) <= 125
         else:
-            others = self.used(Place.RAM) - (self.model[pid][0] if self.touches_ram(pid) else 0)
+            others = self.used(Place.RAM) - (self.model[pid][0][Place.RAM] if self.touches_ram(pid) else 0)
             assert others + size > 100, "refused although there was room"
 
     def touches_ram(self, pid):
         return pid in self.model and Place.RAM in self.model[pid][1:]
 
-    @rule(pid=PIDS, size=SIZES, place=st.sampled_from(Place))
-    def hold(self, pid, size, place):
-        self.tiers.hold(pid, size, place)
-        self.model[pid] = (size, place, None)
+    @rule(pid=PIDS, size=SIZES, place=st.sampled_from(Place), packed=st.none() | SIZES)
+    def hold(self, pid, size, place, packed):
+        self.tiers.hold(pid, size, place, packed)
+        there = packed if packed and place is Place.DISK else size
+        self.model[pid] = ({Place.RAM: size, Place.DISK: there}, place, None)
 
     @rule(pid=PIDS)
     def release(self, pid):
@@ -59,31 +61,35 @@ class TiersMachine(RuleBasedStateMachine):
         moves = self.tiers.spill(order)
         assert len(set(moves)) == len(moves)
         for pid in moves:
-            size, at, to = self.model[pid]
+            sizes, at, to = self.model[pid]
             assert at is Place.RAM and to is None
-            self.model[pid] = (size, at, Place.DISK)
+            self.model[pid] = (sizes, at, Place.DISK)
         if moves:
             assert before > HIGH * 100
             assert self.used(Place.DISK) <= 150
-            last = self.model[moves[-1]][0]
+            last = self.model[moves[-1]][0][Place.RAM]
             assert self.staying() + last > LOW * 100, "more moved than was needed"
 
     def staying(self):
-        return sum(size for size, at, to in self.model.values() if (at is Place.RAM and to is None) or to is Place.RAM)
+        staying = {(Place.RAM, None), (Place.DISK, Place.RAM)}
+        return sum(sizes[Place.RAM] for sizes, at, to in self.model.values() if (at, to) in staying)
 
     @rule(pid=PIDS)
     def fetch(self, pid):
         if self.tiers.fetch(pid):
-            size, at, to = self.model[pid]
+            sizes, at, to = self.model[pid]
             assert at is Place.DISK and to is None
-            self.model[pid] = (size, at, Place.RAM)
+            self.model[pid] = (sizes, at, Place.RAM)
 
-    @rule(pid=PIDS, ok=st.booleans())
-    def arrived(self, pid, ok):
-        self.tiers.arrived(pid, ok)
+    @rule(pid=PIDS, ok=st.booleans(), packed=st.none() | SIZES)
+    def arrived(self, pid, ok, packed):
+        self.tiers.arrived(pid, ok, packed)
         if pid in self.model and self.model[pid][2] is not None:
-            size, at, to = self.model[pid]
-            self.model[pid] = (size, to if ok else at, None)
+            sizes, at, to = self.model[pid]
+            if ok:
+                there = packed if packed and to is Place.DISK else sizes[Place.RAM]
+                sizes = {**sizes, Place.DISK: there}
+            self.model[pid] = (sizes, to if ok else at, None)
 
     @invariant()
     def agrees(self):
@@ -91,8 +97,12 @@ class TiersMachine(RuleBasedStateMachine):
         assert self.tiers.disk_used == self.used(Place.DISK)
         assert self.tiers.crowded == (self.staying() > HIGH * 100)
         for pid in range(1, 7):
-            size, at, to = self.model.get(pid, (0, None, None))
-            assert (self.tiers.size(pid), self.tiers.place(pid), self.tiers.moving(pid)) == (size, at, to is not None)
+            sizes, at, to = self.model.get(pid, ({None: 0}, None, None))
+            found = (self.tiers.size(pid), self.tiers.place(pid), self.tiers.moving(pid))
+            assert found == (sizes[at], at, to is not None)
+        there = [sizes for sizes, at, _ in self.model.values() if at is Place.DISK]
+        expected = len(there), sum(sizes[Place.DISK] for sizes in there), sum(sizes[Place.RAM] for sizes in there)
+        assert astuple(self.tiers.swapped()) == expected
 
 
 TestTiers = TiersMachine.TestCase

@@ -92,12 +92,21 @@ def test_a_file_that_is_being_read_is_not_used_again(tmp_path: Path, arenas: Are
 
 
 def test_another_workers_image_is_adopted(tmp_path: Path, arenas: Arenas) -> None:
+    (tmp_path / SPARE).mkdir()
     images.write(str(tmp_path / "a"), structs.replace(HEADER, blob_bytes=SIZE), blob_of(1))
     file = (tmp_path / "a").stat().st_ino
     assert read(tmp_path / "a", arenas) == blob_of(1)
     (tmp_path / "a").unlink()
     export(tmp_path / "b", arenas, blob_of(2))
     assert (tmp_path / "b").stat().st_ino == file
+
+
+def test_an_image_on_a_disk_is_not_kept(tmp_path: Path, arenas: Arenas) -> None:
+    export(tmp_path / "own", arenas, blob_of(2))
+    (tmp_path / "disk").mkdir()
+    images.write(str(tmp_path / "disk" / "a"), structs.replace(HEADER, blob_bytes=SIZE), blob_of(1))
+    assert read(tmp_path / "disk" / "a", arenas) == blob_of(1)
+    assert arenas.kept_bytes < 2 * SIZE and [path.name for path in (tmp_path / "disk").iterdir()] == ["a"]
 
 
 def test_a_file_whose_image_was_replaced_is_not_taken_for_it(tmp_path: Path, arenas: Arenas) -> None:

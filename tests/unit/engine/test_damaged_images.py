@@ -5,6 +5,7 @@ The small form tries a few hundred; `LLMOS_FUZZ=number` (`make fuzz`) tries that
 
 from __future__ import annotations
 
+import io
 import itertools
 import os
 import random
@@ -17,8 +18,8 @@ import pytest
 from llmos_shell.abi import PROTOCOL
 from llmos_shell.abi import worker as abi
 from llmos_shell.abi.types import Sampling
-from llmos_shell.engine import images, table
-from llmos_shell.engine.arenas import Arenas
+from llmos_shell.engine import images, packed, table
+from llmos_shell.engine.arenas import SPARE, Arenas
 from llmos_shell.engine.loop import Loop
 from llmos_shell.testing.scripted import BOS, load
 
@@ -60,6 +61,19 @@ def remade(**changes: object) -> Damage:
     return make
 
 
+def packed_for_a_disk(data: bytes) -> bytes:
+    packed.pack(io.BytesIO(data), target := io.BytesIO(), len(data))
+    return target.getvalue()
+
+
+def packed_and(damage: Damage) -> Damage:
+    return lambda data, chance: damage(packed_for_a_disk(data), chance)
+
+
+def and_packed(damage: Damage) -> Damage:
+    return lambda data, chance: packed_for_a_disk(damage(data, chance))
+
+
 def of_another_format(data: bytes, chance: random.Random) -> bytes:
     return images.MAGIC[:-1] + bytes([chance.choice(b"134567890")]) + data[len(images.MAGIC) :]
 
@@ -74,11 +88,19 @@ DAMAGES: dict[str, Damage] = {
     "another KV type": remade(fingerprint="scripted/q8_0"),
     "a newer header": remade(version=images.VERSION + 1),
     "a newer format": of_another_format,
+    "packed, truncated": packed_and(truncated),
+    "packed, flipped": packed_and(flipped),
+    "packed, longer": packed_and(longer),
+    "packed, torn": packed_and(torn),
+    "truncated, packed": and_packed(truncated),
+    "flipped, packed": and_packed(flipped),
+    "another model, packed": and_packed(remade(fingerprint="another-model/f16")),
 }
 
 
 @pytest.fixture
-def loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loop]:
+def loop(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Loop]:
+    (tmp_path / SPARE).mkdir()
     monkeypatch.setattr(table, "Arenas", partial(Arenas, least_bytes=1))
     loop = Loop(load(abi.Load(PROTOCOL, "scripted:", options={"context": 200})))
     yield loop
@@ -117,10 +139,16 @@ def test_a_damaged_image_is_refused_and_the_worker_goes_on(loop: Loop, tmp_path:
     opened, expected = text_after(loop, next(handles), abi.ImageFile(sound))
     assert (opened.reused, opened.note) == (exported.tokens, "") and expected
 
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    (disk / "sound").write_bytes(packed_for_a_disk(data))
+    opened, text = text_after(loop, next(handles), abi.ImageFile(str(disk / "sound")))
+    assert (opened.reused, opened.note, text) == (exported.tokens, "", expected)
+
     chance, damage = random.Random(kind), DAMAGES[kind]
     cases = CASES // len(DAMAGES) + 1
     for number in range(cases):
-        path = tmp_path / str(number)
+        path = (disk if "packed" in kind else tmp_path) / str(number)
         path.write_bytes(damage(data, chance))
         opened, text = text_after(loop, next(handles), abi.ImageFile(str(path)))
         assert opened.reused == 0 and str(path) in opened.note, "a damaged image was used"

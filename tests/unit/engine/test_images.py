@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.engine import images
-from llmos_shell.engine.arenas import Arenas
+from llmos_shell.engine.arenas import SPARE, Arenas
 
 Reader = Callable[[str, str | None], images.Image]
 HEADER = images.Header(images.VERSION, "model", (1, 2, 3), "split", 16, 40)
@@ -18,7 +18,8 @@ BLOB = bytes(range(40))
 
 
 @pytest.fixture(params=[False, True], ids=["read", "mapped"])
-def read(request: pytest.FixtureRequest) -> Reader:
+def read(request: pytest.FixtureRequest, tmp_path: Path) -> Reader:
+    (tmp_path / SPARE).mkdir()
     return partial(images.read, arenas=Arenas(least_bytes=1) if request.param else None)
 
 
