@@ -36,6 +36,7 @@ def measure(model: Path, threads: int) -> list[str]:
         for tokens in (1024, 4096):
             lines += _forks(ours, tokens)
     lines += _parking(model, threads)
+    lines += _packing(threads)
     lines += _overcommit(model, threads)
     return lines
 
@@ -161,6 +162,39 @@ def _parking(model: Path, threads: int) -> list[str]:
             ("… verified and restored by a worker that waits for it:", statistics.median(back[1:]), ""),
         )
     ]
+
+
+def _packing(threads: int) -> list[str]:
+    """Images of the built-in model, whose weights are trained, on their way to a disk and back; files on tmpfs."""
+    from llmos_kernel_llamacpp.engine import load
+
+    from llmos_shell.daemon.swap import copy_file
+    from llmos_shell.engine import images
+    from llmos_shell.models.registry import Registry
+
+    weights, text = Registry().resolve("tiny").path, (Path(__file__).parents[1] / "README.md").read_text()
+    lines = []
+    for kv_type in ("f16", "bf16"):
+        engine = load(Load(PROTOCOL, weights, layout="shared", slots=1, context=2048, threads=threads, kv_type=kv_type))
+        tokens = engine.tokenize(text, True)[:2048]
+        for start in range(0, len(tokens), engine.info.max_batch):
+            engine.step([Chunk(0, start, tokens[start : start + engine.info.max_batch], False)])
+        blob = engine.export(0)
+        header = images.Header(images.VERSION, engine.info.fingerprint, tuple(tokens), "shared", 1, len(blob))
+        with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as folder:
+            image, packed, other = (os.path.join(folder, name) for name in ("image", "packed", "other"))
+            images.write(image, header, blob)
+            out = [copy_file(image, packed, True, False) for _ in range(ROUNDS)]
+            back = [copy_file(packed, other, False, False) for _ in range(ROUNDS)]
+            plain = [copy_file(image, other, False, False) for _ in range(ROUNDS)]
+        engine.close()
+        size, share = out[0].source_bytes, out[0].target_bytes / out[0].source_bytes
+        rates = [size / statistics.median(one.seconds for one in each) / 1e6 for each in (out, back, plain)]
+        lines.append(
+            f"| swapping compressed, {kv_type}, {len(tokens)} tokens: on the disk, out and back against a copy | "
+            f"{share:.2f} of {size / 2**20:.1f} MiB, {rates[0]:.0f} and {rates[1]:.0f} against {rates[2]:.0f} MB/s | |"
+        )
+    return lines
 
 
 def _overcommit(model: Path, threads: int) -> list[str]:

@@ -93,10 +93,11 @@ def warnings(client):
     return [event.text for event in client.stream(SYS_DMESG, Dmesg()) if event.level == "warning"]
 
 
-def test_a_disk_that_fills_while_swapping(small_disk, tmp_path):
+@pytest.mark.parametrize("compress", ["0", "1"])
+def test_a_disk_that_fills_while_swapping(small_disk, tmp_path, compress):
     (tmp_path / "disk").mkdir()
     swap = {"LLMOS_PARK_BYTES": "0", "LLMOS_SWAP_BYTES": "10000000", "LLMOS_SWAP_DIR": str(tmp_path / "disk")}
-    daemon = small_disk(tmp_path / "disk", "8k", **swap)
+    daemon = small_disk(tmp_path / "disk", "8k", **swap, LLMOS_SWAP_COMPRESS=compress)
     with daemon.connect() as client:
         expected, before = alone(client), worker(client)
         pids = together(client)

@@ -12,7 +12,7 @@ from llmos_shell import paths
 from llmos_shell.abi.errors import Code
 from llmos_shell.abi.memory import MEM_INFO, MEM_MAP, MEM_STAT, MEM_SWAP, MEM_SWAPOFF, MEM_SWAPON, SwapOn
 from llmos_shell.abi.syscall import Nothing, Pid
-from llmos_shell.abi.syscalls import SYS_DMESG, SYS_HIBERNATE, Dmesg
+from llmos_shell.abi.syscalls import MODEL_UNLOAD, SYS_DMESG, SYS_HIBERNATE, Dmesg, ModelName
 from llmos_shell.abi.types import KvState
 from llmos_shell.engine import packed
 from llmos_shell.models.registry import Registry
@@ -154,7 +154,7 @@ def files(folder=None):
 
 
 def are_packed(found):
-    """Of each file whether it is packed. One that has just been fetched is none any more."""
+    """Of each file whether it is packed."""
     return [path.read_bytes().startswith(packed.MAGIC) for path in found]
 
 
@@ -189,23 +189,54 @@ def test_compressed_images_come_back_and_count_as_they_are(client):
     assert client.call(MEM_STAT, Nothing()).swapped_in > 0 and warnings(client) == []
 
 
+@pytest.mark.llmos(models={"tight": TIGHT}, env={"LLMOS_PARK_BYTES": "0", "LLMOS_SWAP_BYTES": "8200"})
+def test_a_limit_holds_more_conversations_compressed(client):
+    def on_disk_of(count):
+        pids = []
+        while len(pids) < count:
+            pids += chats(client, 1)
+            on_disk(client)
+        return pids, states(client, pids).count(KvState.SWAPPED)
+
+    pids, plain = on_disk_of(16)
+    for pid in pids:
+        kill(client, pid)
+    retry_until(lambda: client.call(MEM_SWAP, Nothing()).used == 0)
+    assert client.call(MEM_SWAPON, SwapOn(compress=True)).limit == 8200
+    assert on_disk_of(16)[1] > plain > 0
+    assert client.call(MEM_SWAP, Nothing()).used <= 8200
+
+
+@pytest.mark.llmos(
+    models={"tight": {**TIGHT, "pages": 96, "slots": 16}}, env={**COMPRESSED, "LLMOS_SWAP_BYTES": "7000"}
+)
+def test_room_that_compression_made_is_used(client):
+    """Those that come to the disk together find room for five until it is known how small they are there."""
+    pids = chats(client, 12)
+    assert KvState.SWAPPED not in states(client, pids)
+    client.call(MODEL_UNLOAD, ModelName("tight"))
+    retry_until(lambda: states(client, pids).count(KvState.SWAPPED) > 5)
+    assert on_disk(client).used <= 7000
+
+
 def test_compression_is_switched_with_images_of_both_forms_there(client):
     pids = chats(client)
-    out = swapped(client, pids)
+    swapped(client, pids)
     plain = on_disk(client)
     assert not plain.compress and plain.packed == plain.unpacked and not any(are_packed(files()))
     there = client.call(MEM_SWAPON, SwapOn(compress=True))
     assert (there.compress, there.folder, there.limit) == (True, plain.folder, plain.limit)
     more = chats(client)
     swapped(client, [*pids, *more])
-    assert set(are_packed(files())) == {False, True}, "those that are there stay as they are"
     assert on_disk(client).packed < on_disk(client).unpacked
+    assert set(are_packed(files())) == {False, True}, "those that are there stay as they are"
     assert client.call(MEM_SWAPON, SwapOn()).compress
     assert not client.call(MEM_SWAPON, SwapOn(compress=False)).compress
     assert all(len(text) == 40 for text in answers(client, [*pids, *more]))
     assert [info(client, pid).recomputed_tokens for pid in [*pids, *more]] == [0] * 12
-    out = swapped(client, [*pids, *more])
-    assert out and False in are_packed(files())
+    swapped(client, [*pids, *more])
+    on_disk(client)
+    assert False in are_packed(files())
 
 
 @compressed
@@ -283,8 +314,9 @@ def test_real_weights_go_on_token_for_token(llmos_home, request, kv_type):
         said = []
         for text in ("I am {}", "and?", "why?"):
             said.append([say(client, pid, text.format(n)) for n, pid in enumerate(pids)])
+            retry_until(lambda: on_disk(client).images == 3)
             there = on_disk(client)
-            assert there.images == 3 and there.packed < 0.9 * there.unpacked
+            assert there.packed < 0.9 * there.unpacked
         assert [list(each) for each in zip(*said, strict=True)] == expected
         assert [info(client, pid).recomputed_tokens for pid in pids] == [0] * 5
         assert client.call(MEM_STAT, Nothing()).swapped_in >= 6

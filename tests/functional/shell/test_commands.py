@@ -52,6 +52,18 @@ def test_run_and_what_is_left_of_it(daemon: Any, llmos: Any) -> None:
     assert str(result["pid"]) in llmos("ps", "-a", "-q").stdout.split()
 
 
+def test_swapping_compressed(daemon: Any, llmos: Any) -> None:
+    size = json.loads(llmos("swapon", "-s", "3M", "--json").stdout)["limit"]
+    assert ", compressed" not in llmos("swapon").stdout
+    said = llmos("swapon", "--compress")
+    assert (said.returncode, said.stderr) == (0, "") and ", compressed: " in said.stdout
+    again = json.loads(llmos("swapon", "--json").stdout)
+    assert (again["compress"], again["limit"], again["packed"]) == (True, size, 0), "what was chosen holds"
+    assert ", compressed" not in llmos("swapon", "--no-compress").stdout
+    both = llmos("swapon", "--compress", "--no-compress")
+    assert both.returncode == 2 and "exclude each other" in both.stderr
+
+
 def test_every_listing_has_json(daemon: Any, llmos: Any) -> None:
     for words in ("ps -a", "pstree", "models", "kernels", "free", "status", "sched", "ulimit", "top"):
         done = llmos(*words.split(), "--json")

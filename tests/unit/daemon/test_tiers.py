@@ -140,3 +140,12 @@ def test_small_images_say_nothing_of_bandwidth():
     costs.note(Path.RESTORE, MEASURED_BYTES, 1.0)
     costs.note(Path.RESTORE, MEASURED_BYTES * 2, 1.0)
     assert MEASURED_BYTES < costs.rate(Path.RESTORE) < 2 * MEASURED_BYTES
+
+
+def test_a_way_that_becomes_another_is_measured_anew():
+    costs = Costs()
+    for path in Path:
+        costs.note(path, 1 << 20, 1.0)
+    costs.forget(Path.WRITE, Path.READ)
+    assert [costs.measured(path) for path in (Path.WRITE, Path.READ)] == [0.0, 0.0]
+    assert costs.measured(Path.RESTORE) == costs.measured(Path.EXPORT) == 1 << 20
