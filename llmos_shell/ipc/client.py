@@ -13,7 +13,7 @@ import socket
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -82,17 +82,29 @@ class Client:
             self._lost = bool(poll.poll(0))
         return self._lost
 
-    def call(self, syscall: Syscall, args: Struct, *, type: type[T] | None = None) -> Any:
+    def call(
+        self,
+        syscall: Syscall,
+        args: Struct,
+        *,
+        type: type[T] | None = None,
+        too_late: Callable[[Any], None] | None = None,
+    ) -> Any:
         """Invokes a syscall and returns its result. Raises the daemon's `LlmosError`, or `ConnectionLost`.
 
         `type` is only a hint for type checkers; the result always has the type the syscall declares. An interrupted
-        call (KeyboardInterrupt) is cancelled in the daemon.
+        call (KeyboardInterrupt) is cancelled in the daemon; where that was `too_late`, this gets the result.
         """
-        call = self._begin(syscall, args)
+        call = 0
         try:
-            answer = self._next_answer(call)
+            with Uninterrupted():
+                call = self._begin(syscall, args)
+            answer = self._only_answer(call)
         except BaseException:
-            self._give_up(call)
+            if call and too_late is None:
+                self._give_up(call)
+            elif call and too_late is not None and isinstance(late := self._cancel(call), Reply):
+                too_late(_result(syscall, late))
             raise
         self._forget(call)
         return _result(syscall, answer)
@@ -158,8 +170,24 @@ class Client:
             with suppress(LlmosError):
                 self._send(Cancel(call))
 
+    def _cancel(self, call: int) -> Reply | Item | Failure | None:
+        """Cancels a call; what its answer is nevertheless."""
+        self._release()
+        try:
+            self._send(Cancel(call))
+            return self._only_answer(call)
+        except ConnectionLost:
+            return None
+        finally:
+            self._forget(call)
+
     def _next_answer(self, call: int) -> Reply | Item | Failure:
-        """Waits for the next answer to `call`, reading for everyone if nobody else does."""
+        """Waits for the next answer to `call`."""
+        self._only_answer(call)
+        return self._pending[call].popleft()
+
+    def _only_answer(self, call: int) -> Reply | Item | Failure:
+        """The same, and whoever is interrupted can ask for it again; reads for everyone if nobody else does."""
         condition = self._condition
         queue = self._pending[call]
         while True:
@@ -167,7 +195,7 @@ class Client:
                 while not queue and not self._lost and self._reader not in (None, threading.get_ident()):
                     condition.wait()
                 if queue:
-                    return queue.popleft()
+                    return queue[0]
                 if self._lost:
                     raise ConnectionLost
                 self._reader = threading.get_ident()

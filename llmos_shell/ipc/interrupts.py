@@ -28,21 +28,33 @@ class Uninterrupted:
     def __enter__(self) -> None:
         if threading.current_thread() is not threading.main_thread():
             return
-        for number in _SIGNALS:
-            handler = signal.getsignal(number)
-            if callable(handler):
-                self._saved.append((number, handler))
-                signal.signal(number, self._note)
+        try:
+            for number in _SIGNALS:
+                handler = signal.getsignal(number)
+                if callable(handler):
+                    self._saved.append((number, handler))
+                    signal.signal(number, self._note)
+        except BaseException:  # one that is not replaced yet
+            self._restore()
+            raise
 
     def __exit__(self, *_: object) -> None:
         if not self._saved:
             return
-        saved, self._saved = self._saved, []
         noted, self._noted = self._noted, []
-        for number, handler in saved:
-            signal.signal(number, handler)
+        self._restore()
         for received in noted:
             signal.raise_signal(received)
+
+    def _restore(self) -> None:
+        """Puts all handlers back, though one that is back may raise at once."""
+        try:
+            while self._saved:
+                signal.signal(*self._saved[-1])
+                self._saved.pop()
+        finally:
+            if self._saved:
+                self._restore()
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         self._noted.append(number)

@@ -50,10 +50,28 @@ def spawn(context: Context, request: Spawn) -> Spawned:
         request = msgspec.structs.replace(request, foreground=True)
     watch = load_watch(context, Awaited(request.model))
     with show_progress(context, f"loading {request.model or 'the default model'}", watch):
-        spawned: Spawned = context.client.call(PROC_SPAWN, request)
+        spawned = _begin(context, request)
     context.track(spawned.pid)
     if spawned.warning:
         print(f"llmos: warning: {spawned.warning}", file=context.err, flush=True)
+    return spawned
+
+
+def _begin(context: Context, request: Spawn) -> Spawned:
+    """A process that Ctrl-C or Ctrl-Z came too late for is announced, and so stopped with the rest, or interrupted."""
+    late: list[int] = []
+
+    def note(spawned: Spawned) -> None:
+        late.append(spawned.pid)
+        context.track(spawned.pid)
+
+    try:
+        spawned: Spawned = context.client.call(PROC_SPAWN, request, too_late=note)
+    except KeyboardInterrupt:
+        for pid in late:
+            with suppress(LlmosError):
+                context.client.call(PROC_KILL, Kill(pid, Signal.INT))
+        raise
     return spawned
 
 

@@ -157,6 +157,8 @@ def _invoke(shell: Shell, command: Command, words: list[str], context: Context, 
         with terminal.stoppable() if terminal is not None else nullcontext():
             status = commands.invoke(command, words[1:], context)
     except StopRequested:
+        with suppress(OSError, ValueError):
+            context.out.flush()  # it may have come before what was written last was to be seen
         return _stop(shell, tracked)
     if status == 130 and shell.member is None and shell.outermost().interrupts:
         raise KeyboardInterrupt

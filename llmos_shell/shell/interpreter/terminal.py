@@ -30,7 +30,7 @@ class Terminal:
         self._termios = termios
         self._fd = fd
         self._lent = False
-        self._stoppable = 0
+        self._stoppable: list[_Stoppable] = []  # the contexts that Ctrl-Z is to leave, the innermost last
         self._missed_stop = False
         self._previous = {number: signal.signal(number, signal.SIG_IGN) for number in IGNORED}
         self._previous[signal.SIGTSTP] = signal.signal(signal.SIGTSTP, self._on_stop)
@@ -111,19 +111,22 @@ class Terminal:
 
     def _on_stop(self, _number: int, _frame: FrameType | None) -> None:
         if self._stoppable:
+            self._stoppable.pop().left = True  # here, since it may come when the context is just about to be left
             raise StopRequested
         self._missed_stop = True
 
 
 class _Stoppable:
     def __init__(self, terminal: Terminal) -> None:
-        self._terminal = terminal
+        self._contexts = terminal._stoppable
+        self.left = False
 
     def __enter__(self) -> None:
-        self._terminal._stoppable += 1
+        self._contexts.append(self)
 
     def __exit__(self, *_: object) -> None:
-        self._terminal._stoppable -= 1
+        if not self.left:
+            self._contexts.pop()
 
 
 def inherited_defaults(interactive: bool) -> tuple[int, ...]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import _signal
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -151,3 +155,39 @@ def test_handlers_run_after_an_uninterrupted_block() -> None:
         steps.append("went on")
     assert steps == ["went on"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+class Stopped(BaseException):
+    """What Ctrl-Z raises."""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTSTP])
+@pytest.mark.parametrize("moment", range(1, 9))
+def test_an_uninterrupted_block_puts_handlers_back_whenever_one_raises(moment: int, number: int) -> None:
+    """Each handler is replaced and put back once; these are the moments just before and after that."""
+    moments = 0
+
+    def press(_frame: FrameType, event: str, function: Any) -> None:
+        nonlocal moments
+        if event in ("c_call", "c_return") and function is _signal.signal:
+            moments += 1
+            if moments == moment:
+                os.kill(os.getpid(), number)
+
+    def stop(*_: object) -> None:
+        raise Stopped
+
+    before = signal.signal(signal.SIGTSTP, stop)
+    try:
+        with suppress(KeyboardInterrupt, Stopped):
+            sys.setprofile(press)
+            with Uninterrupted():
+                pass
+        sys.setprofile(None)
+        assert moments >= moment
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        assert signal.getsignal(signal.SIGTSTP) is stop
+    finally:
+        sys.setprofile(None)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTSTP, before)

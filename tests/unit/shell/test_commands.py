@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +76,17 @@ def test_run_prints_prompt_and_continuation_and_nothing_else(generating: Any, be
     assert (spawn.prompt, spawn.model) == ("Once upon", "")
     assert spawn.sampling == {"max_tokens": 5, "temperature": 0.0, "stop": ["x"]}
     assert bench.tracked == [7]
+
+
+def test_an_interrupt_too_late_to_keep_a_process_from_starting_ends_it(generating: Any, bench: Any) -> None:
+    def start(args: Spawn) -> Spawned:
+        os.kill(os.getpid(), signal.SIGINT)
+        return Spawned(7, 3)
+
+    generating.handlers |= {"proc.spawn": start, "proc.kill": lambda args: None}
+    assert bench.run("run", "Once") == 130
+    assert bench.tracked == [7]
+    assert generating.asked("proc.kill") == [Kill(7, Signal.INT)]
 
 
 def test_run_takes_a_model_as_first_word(generating: Any, bench: Any, tmp_path: Path) -> None:
