@@ -85,7 +85,7 @@ def test_closing_a_chats_input_ends_it(client):
     assert (wait(client, pid).reason, wait(client, pid).code) == (Reason.END, 0)
 
 
-@pytest.mark.llmos(models={"endless": {"step_seconds": 0.002}})
+@pytest.mark.llmos(models={"endless": {"step_seconds": 0.002, "pages": 4096}})
 def test_a_generating_chat_takes_no_input(client):
     pid = chat(client, "one")
     wait_for_tokens(client, pid)
@@ -105,7 +105,7 @@ def test_forking_a_sleeping_chat(counter, client):
     assert info(client, left).recomputed_tokens == 0 and info(client, left).reused_tokens == context
 
 
-@pytest.mark.llmos(models={"endless": {"step_seconds": 0.002}})
+@pytest.mark.llmos(models={"endless": {"step_seconds": 0.002, "pages": 4096}})
 def test_forking_a_generating_process(client):
     pid = spawn(client, sampling={"seed": 5, "max_tokens": 150, "temperature": 1.5})
     wait_for_tokens(client, pid, 20)

@@ -58,7 +58,7 @@ from llmos_shell.testing.clients import (
 from llmos_shell.testing.daemon import write_models
 from llmos_shell.testing.retry import retry_until
 
-ENDLESS = {"endless": {"step_seconds": 0.002}}
+ENDLESS = {"endless": {"step_seconds": 0.002, "pages": 4096}}
 
 
 # -- text held back for a stop string ----------------------------------------------------------------------------------

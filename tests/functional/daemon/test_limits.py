@@ -29,7 +29,7 @@ from llmos_shell.abi.types import KvState, Limits, Reason
 from llmos_shell.testing.clients import code_of, info, run, say, spawn, text_of, wait, wait_for_tokens
 from llmos_shell.testing.retry import retry_until
 
-ENDLESS = {"endless": {"step_seconds": 0.002}}
+ENDLESS = {"endless": {"step_seconds": 0.002, "pages": 4096}}
 
 
 @pytest.mark.llmos(models=ENDLESS)

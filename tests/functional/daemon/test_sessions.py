@@ -40,7 +40,7 @@ from llmos_shell.ipc.launch import start_daemon
 from llmos_shell.testing.clients import info, kill, run, spawn, text_of, wait, wait_for_tokens
 from llmos_shell.testing.retry import retry_until
 
-ENDLESS = {"endless": {"step_seconds": 0.002}}
+ENDLESS = {"endless": {"step_seconds": 0.002, "pages": 4096}}
 
 
 def raw_connection():

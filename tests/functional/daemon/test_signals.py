@@ -31,7 +31,7 @@ from llmos_shell.testing.clients import (
 )  # fmt: skip
 from llmos_shell.testing.retry import retry_until
 
-ENDLESS = {"step_seconds": 0.002}
+ENDLESS = {"step_seconds": 0.002, "pages": 4096}
 ENDS = [
     (Signal.TERM, Reason.TERM, 143),
     (Signal.KILL, Reason.KILL, 137),

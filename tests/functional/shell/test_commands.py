@@ -18,7 +18,7 @@ from llmos_shell.abi.types import State
 from llmos_shell.testing.hurry import begin_to_hurry, hurry
 from llmos_shell.testing.retry import retry_until
 
-ENDLESS = {"scripted": {"end_after": 1_000_000, "step_seconds": 0.002}}
+ENDLESS = {"scripted": {"end_after": 1_000_000, "step_seconds": 0.002, "pages": 4096}}
 
 
 def test_a_first_command_starts_the_daemon(llmos: Any) -> None:
@@ -177,9 +177,12 @@ def test_a_killed_daemon_costs_a_running_command_nothing(daemon: Any, llmos: Any
     with hurry():
         expected = llmos("run", "-t", "0", "Once").stdout
     argv = [sys.executable, "-m", "llmos_shell", "run", "-t", "0", "Once"]
-    running = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    pipe = subprocess.PIPE
+    running = subprocess.Popen(argv, bufsize=0, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe)
     assert running.stdout is not None
-    begun = running.stdout.read(100)
+    begun = b""
+    while len(begun) < 100:
+        begun += running.stdout.read(100)  # without a buffer, whose rest `communicate` would know nothing of
     daemon.kill()
     begin_to_hurry()
     rest, err = running.communicate(timeout=100)

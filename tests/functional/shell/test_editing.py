@@ -68,7 +68,7 @@ def test_completion_describes_and_ends_words(terminal: Any, work: Path) -> None:
     terminal.wait_prompt()
 
 
-@pytest.mark.llmos(models={"scripted": {"end_after": 1_000_000, "step_seconds": 0.002}})
+@pytest.mark.llmos(models={"scripted": {"end_after": 1_000_000, "step_seconds": 0.002, "pages": 4096}})
 def test_completion_knows_processes_and_models(terminal: Any) -> None:
     terminal.type("run -m scr\t")
     terminal.wait_prompt("run -m scripted")
@@ -198,7 +198,7 @@ def test_ctrl_d_warns_of_stopped_jobs_once(terminal: Any) -> None:
     assert terminal.status() == 1
 
 
-@pytest.mark.llmos(models={"scripted": {"end_after": 1_000_000, "step_seconds": 0.002}})
+@pytest.mark.llmos(models={"scripted": {"end_after": 1_000_000, "step_seconds": 0.002, "pages": 4096}})
 def test_ctrl_z_stops_a_generation_and_fg_goes_on(terminal: Any) -> None:
     terminal.type("run Once upon\r")
     terminal.wait(lambda text: len(text.split("Once upon")[-1]) > 200)

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.llmos(
     models={
         "scripted": {"end_after": 20},
         "slow": {"end_after": 900, "step_seconds": 0.01},
-        "endless": {"step_seconds": 0.01},
+        "endless": {"step_seconds": 0.01, "pages": 4096},
     }
 )
 

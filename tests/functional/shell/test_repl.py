@@ -91,7 +91,7 @@ def test_a_paste_of_several_lines_is_not_run(repl: Any) -> None:
     assert "python" not in terminal.text()
 
 
-@pytest.mark.llmos(models={"scripted": {"end_after": 1_000_000, "step_seconds": 0.002}})
+@pytest.mark.llmos(models={"scripted": {"end_after": 1_000_000, "step_seconds": 0.002, "pages": 4096}})
 def test_ctrl_c_ends_a_generation_and_not_the_shell(repl: Any) -> None:
     terminal = repl()
     terminal.wait_prompt()
@@ -114,7 +114,7 @@ def test_a_chat_on_a_terminal(repl: Any) -> None:
     assert terminal.status() == 0
 
 
-@pytest.mark.llmos(models={"scripted": {"end_after": 1_000_000, "step_seconds": 0.002}})
+@pytest.mark.llmos(models={"scripted": {"end_after": 1_000_000, "step_seconds": 0.002, "pages": 4096}})
 def test_ctrl_c_ends_an_answer_and_keeps_the_conversation(repl: Any) -> None:
     terminal = repl("chat")
     terminal.wait(lambda text: "/help says more" in text and terminal.line() == ">")
@@ -145,7 +145,7 @@ def test_top_is_left_with_q(repl: Any) -> None:
     assert terminal.status() == 0
 
 
-@pytest.mark.llmos(models={"scripted": {"end_after": 1_000_000, "step_seconds": 0.002}})
+@pytest.mark.llmos(models={"scripted": {"end_after": 1_000_000, "step_seconds": 0.002, "pages": 4096}})
 def test_ctrl_z_in_another_shell_stops_the_process_too(client: Any, on_terminal: Any) -> None:
     bash = on_terminal("bash", "--norc", "-i", PS1="bash$ ")
     bash.wait(lambda _: bash.line() == "bash$")
