@@ -17,12 +17,23 @@ COLUMNS, LINES = 90, 30
 PROMPT = "llmos:~/work$ "
 
 
+class Program(pexpect.spawn):
+    """A program on a terminal."""
+
+    def close(self, force: bool = True) -> None:
+        """Takes the terminal away and waits for its end: one that was killed may take a while."""
+        try:
+            super().close(force)
+        except pexpect.ExceptionPexpect:
+            self.wait()
+
+
 class Terminal:
     """A program on a terminal whose screen can be read. It starts in `~/work`."""
 
     def __init__(self, argv: list[str], columns: int = COLUMNS, lines: int = LINES, **environment: str) -> None:
         env = {**os.environ, "TERM": "xterm-256color", **environment}
-        self.child = pexpect.spawn(argv[0], argv[1:], dimensions=(lines, columns), env=env, cwd=env["HOME"] + "/work")
+        self.child = Program(argv[0], argv[1:], dimensions=(lines, columns), env=env, cwd=env["HOME"] + "/work")
         self.screen = pyte.Screen(columns or 80, lines or 24)
         self.stream = pyte.ByteStream(self.screen)
         self.received = b""  # all that the program has written
@@ -97,7 +108,7 @@ def repl(daemon: Any, on_terminal: Callable[..., Terminal]) -> Callable[..., Ter
     return lambda *words, **options: on_terminal(sys.executable, "-m", "llmos_shell", *words, **options)
 
 
-class LineShell(pexpect.spawn):
+class LineShell(Program):
     """A shell on a terminal that can do nothing; what a command prints is read up to the next prompt."""
 
     PROGRESS = re.compile("\r?\x1b\\[K(?:[\u2800-\u28ff] [^\r\x1b]*)?")
