@@ -175,7 +175,6 @@ def test_a_question_waits_for_the_summary_and_can_be_taken_back(client):
     client.call(PROC_KILL, Kill(pid, Signal.INT))
     retry_until(lambda: info(client, child.pid).exit is not None)
     retry_until(lambda: info(client, pid).state is State.SLEEPING)
-    begin_to_hurry()
     client.call(PROC_INPUT, Input(pid, "again"))
     retry_until(lambda: info(client, pid).forgotten_tokens > 0)
     assert not any("is forgotten instead" in line for line in said(client))
