@@ -59,6 +59,7 @@ def serve(load: LoadEngine, kernel_name: str) -> None:
 
 def run(load: LoadEngine, kernel_name: str, channel: Channel) -> int:
     """The life of a worker; returns its exit status."""
+    channel.divert(abi.Interrupt, lambda _: None)  # until there is a step to interrupt
     try:
         channel.send(abi.Hello(PROTOCOL, os.getpid(), kernel_name))
         return _load_and_step(load, channel)

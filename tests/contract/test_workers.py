@@ -96,6 +96,14 @@ def test_scripted_worker_answers(scripted: Worker) -> None:
     assert scripted.process.wait() == 0
 
 
+def test_an_interrupt_before_the_first_step_is_none(scripted: Worker) -> None:
+    scripted.expect(abi.Hello)
+    scripted.send(abi.Load(PROTOCOL, "scripted:", options={"reply": "héllo"}), abi.Interrupt())
+    scripted.expect(abi.Ready)
+    scripted.send(abi.Open(1, tuple(b"say>"), 4, Sampling(seed=1)), abi.Run((abi.Grant(1, 100),), 16))
+    assert _turn(scripted, 1) == ("héllo", "eos")
+
+
 def test_llama_worker_answers(llama: Worker, tiny_model: str) -> None:
     info = llama.load(tiny_model, slots=4)
     assert info.has_chat_template and info.slots == 4
