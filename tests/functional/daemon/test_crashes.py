@@ -92,7 +92,7 @@ def test_a_crash_once(tmp_path, llmos_home, request):
 @pytest.mark.llmos(models={"poison": {"end_after": 60, "crash_at_token": 100}})
 def test_a_process_that_always_crashes_the_worker_takes_nobody_along(client):
     pids = [spawn(client, f"number {n} <x>", **options(n)) for n in range(5)]
-    poison = spawn(client, "x" * 80 + "<x>", **options(9))
+    poison = spawn(client, "x" * 92 + "<x>", **options(9))
     assert all(len(text_of(client, pid)) == 60 for pid in pids)
     ended = wait(client, poison)
     assert ended.reason is Reason.ERROR and ended.code == 1 and "crashed" in ended.message
