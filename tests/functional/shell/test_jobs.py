@@ -249,8 +249,8 @@ def test_wait_waits_for_what_was_continued(shell, tmp_path):
 
 
 def test_a_stopped_group_can_be_killed(shell):
-    shell.run("{ while :; do :; done; } & kill -STOP %1; kill -KILL %1")
-    assert shell.run("wait %1; echo $?").endswith("137")
+    line = "{ while :; do :; done; } & kill -STOP %1; kill -KILL %1; wait %1; echo $?"  # no prompt may forget it before
+    assert shell.run(line).endswith("137")
 
 
 def test_several_jobs_and_their_marks(shell):
