@@ -217,6 +217,11 @@ class ModelInfo(Struct, frozen=True):
     description: str = ""
     weights: str = ""  # fingerprint of the weights alone: tokens of equal ones mean the same
 
+    @property
+    def page_bytes(self) -> int:
+        """KV of one page."""
+        return self.page_tokens * self.kv_bytes_per_token
+
 
 class LoadProgress(Struct, frozen=True, tag="progress"):
     """How much of the weights has been read, between `Load` and `Ready`."""

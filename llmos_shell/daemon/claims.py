@@ -37,11 +37,19 @@ class Claim:
     def plan(self, need: Need) -> None:
         """The model is about to be loaded, with the pool of its entry, as `need` says."""
         self.planned = self.need = need
-        self.grown = 0  # bytes of KV more than planned, or fewer if negative
+        self._pool: int | None = None  # bytes of KV that were planned, once that is known
+        self._grown = 0  # … more, or fewer if negative
 
-    def landed(self, *, on_gpu: bool) -> None:
-        """It is loaded: what was to be on GPUs is in RAM if it does not compute there."""
+    def landed(self, pool: int, *, on_gpu: bool) -> None:
+        """It is loaded with such a pool: what was to be on GPUs is in RAM if it does not compute there."""
         self.need = self.planned if on_gpu else self.planned.in_ram
+        self.has(pool)
+
+    def has(self, pool: int) -> None:
+        """Its pool has so many bytes; those that it has at first were planned."""
+        if self._pool is None:
+            self._pool = pool
+        self._grown = pool - self._pool
 
     def parts(self, pool: int) -> dict[str, int]:
         """What so many bytes of KV take of each device."""
@@ -51,7 +59,7 @@ class Claim:
     @property
     def bytes(self) -> dict[str, int]:
         """By device."""
-        more = self.parts(self.grown + self.reserved)
+        more = self.parts(self._grown + self.reserved)
         return {device: max(0, size + more.get(device, 0)) for device, size in self.need.bytes.items()}
 
 
@@ -85,7 +93,7 @@ class Claims:
         entry, info, offload = conductor.entry, conductor.workshop.info, conductor.claim.planned.offload
         if info is None:
             return
-        conductor.claim.landed(on_gpu=info.gpu)
+        conductor.claim.landed(info.pages * info.page_bytes, on_gpu=info.gpu)
         if offload is not None and not info.gpu and not info.knows_gpus:
             self._blind.add(entry.kernel)
             if offload.layers:

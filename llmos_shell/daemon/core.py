@@ -144,7 +144,7 @@ class Core:
         if process.pid in conductor.scheduler:
             figures.virtual_runtime = conductor.scheduler.entity(process.pid).vruntime
         if pager is not None:
-            figures.page_bytes = pager.info.page_tokens * pager.info.kv_bytes_per_token
+            figures.page_bytes = pager.info.page_bytes
         if pager is not None and process.seq is not None and process.seq in pager.ledger:
             figures.resident_pages, figures.shared_pages = pager.ledger.pages_of(process.seq)
         return figures

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from llmos_shell.abi.errors import Code, LlmosError
-from llmos_shell.abi.worker import ModelInfo, Resize
+from llmos_shell.abi.worker import Resize
 from llmos_shell.daemon.budget import RAM
 from llmos_shell.daemon.claims import Claims
 from llmos_shell.daemon.memory.sizing import Chosen, Layout, Pool, squeeze
@@ -96,14 +96,13 @@ class Pools:
     # -- private -------------------------------------------------------------------------------------------------------
 
     async def _resize(self, conductor: Conductor, shape: Resize, more: int, chosen: Chosen | None) -> LlmosError | None:
-        """Claims `more` bytes of KV meanwhile, and in the end what the pool has more, or less, than before."""
-        shop, claim = conductor.workshop, conductor.claim
+        """Claims `more` bytes of KV meanwhile, and in the end what the pool has."""
+        claim = conductor.claim
         try:
             if more:
                 await self._reserve(conductor, more, evict=chosen is not None)
-            before = _bytes(shop.info)
-            await conductor.resizer.resize(shape)
-            claim.grown += _bytes(shop.info) - before
+            info = await conductor.resizer.resize(shape)
+            claim.has(info.pages * info.page_bytes)
             if chosen is not None:
                 conductor.sizer.keep(chosen)
         except LlmosError as error:
@@ -141,10 +140,5 @@ class Pools:
         info = conductor.workshop.info if conductor is not None else None
         if conductor is None or small is None or info is None:
             return None
-        freed = (info.pages - small.pages) * info.page_tokens * info.kv_bytes_per_token
+        freed = (info.pages - small.pages) * info.page_bytes
         return _Spare(conductor, small, small.pages * info.page_tokens, conductor.claim.parts(freed)[RAM])
-
-
-def _bytes(info: ModelInfo | None) -> int:
-    """What a worker has for KV."""
-    return 0 if info is None else info.pages * info.page_tokens * info.kv_bytes_per_token

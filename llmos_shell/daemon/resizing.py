@@ -28,7 +28,7 @@ class Resizer:
     def __init__(self, conductor: Conductor) -> None:
         self._conductor = conductor
         self._seconds_per_byte = FIRST_SECONDS_PER_BYTE
-        self._answer: asyncio.Future[abi.Resized] | None = None
+        self._answer: asyncio.Future[abi.Resized | None] | None = None
         self.busy = False
         """Another pool is on its way: memory for it is sought, or it is being made. Set by who begins that."""
         self.shape: abi.Resize | None = None
@@ -52,10 +52,11 @@ class Resizer:
             raise LlmosError(Code.ENOSYS, f"kernel {conductor.entry.kernel} cannot change the size of a KV pool")
         return info
 
-    async def resize(self, shape: abi.Resize) -> None:
-        """Raises EAGAIN without a worker, ENOSYS for a kernel that cannot, EIO when the worker died, and its refusals.
+    async def resize(self, shape: abi.Resize) -> abi.ModelInfo:
+        """What the worker has then.
 
-        Then the pool is as it was before, and processes go on in it.
+        Raises EAGAIN without a worker, ENOSYS for a kernel that cannot, EIO when the worker died, and what it refuses
+        with. Then the pool is as it was before, and processes go on in it.
         """
         conductor, core = self._conductor, self._conductor.core
         self._present()
@@ -72,6 +73,7 @@ class Resizer:
             conductor.tokenizer.fence(lambda: None)  # a worker that does not come to it hangs, and is replaced
             answer = await self._answer
             self._check(pager)
+            assert answer is not None
         finally:
             self._answer = None
             if conductor.workshop.pager is pager:
@@ -82,16 +84,18 @@ class Resizer:
         self.shape = shape
         conductor.workshop.resized(answer.info)
         info, seconds = answer.info, time.monotonic() - begun
-        self._seconds_per_byte = seconds / (info.pages * info.page_tokens * max(1, info.kv_bytes_per_token))
+        self._seconds_per_byte = seconds / max(1, info.pages * info.page_bytes)
         text = f"the pool of {conductor.entry.name} has {info.pages * info.page_tokens} tokens now"
         text += f" ({info.layout}, {info.slots} slots): {carried} processes were carried across in {seconds:.2f} s"
         core.events.info("memory", text)
         conductor.wake_all()
+        return info
 
     def _check(self, pager: Pager) -> None:
         """Raises EIO when the worker is no longer the one whose pool this is."""
         if self._conductor.workshop.pager is not pager:
-            raise LlmosError(Code.EIO, f"the worker of {self._conductor.entry.name} ended")
+            name = self._conductor.entry.name
+            raise LlmosError(Code.EIO, f"the worker of {name} ended while its pool was changed")
 
     def answered(self, message: abi.Resized) -> None:
         """The worker has another pool, or says why not."""
@@ -99,7 +103,6 @@ class Resizer:
             self._answer.set_result(message)
 
     def lost(self) -> None:
-        """The worker has gone."""
+        """The worker has gone: there will be no answer."""
         if self._answer is not None and not self._answer.done():
-            name = self._conductor.entry.name
-            self._answer.set_exception(LlmosError(Code.EIO, f"the worker of {name} ended while its pool was changed"))
+            self._answer.set_result(None)

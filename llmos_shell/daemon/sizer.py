@@ -128,7 +128,7 @@ class Sizer:
         info, entry = self._info(), self._conductor.entry
         if info is None or self._first is None:
             return None
-        page_bytes = max(1, info.page_tokens * info.kv_bytes_per_token)
+        page_bytes = max(1, info.page_bytes)
         return Bounds(
             self._first,
             context_pages=-(-info.context // info.page_tokens),

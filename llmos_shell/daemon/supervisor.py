@@ -41,9 +41,9 @@ async def start_worker(
     """A worker with its model loaded, where `need` says; `on_message` and `on_lost` hear of what comes after.
 
     `on_begun` gets the link to it before, to measure it by, and no message is to be sent through that; `on_progress` is
-    told how many bytes of the weights have been read, and of how many. Raises what the
-    worker failed with (ENOEXEC, ENOMEM …), EIO when it died or hung, EPROTO for another version. Whenever it raises,
-    the worker has gone, and its memory is free.
+    told how many bytes of the weights have been read, and of how many. Raises what the worker failed with (ENOEXEC,
+    ENOMEM …), EIO when it died or hung, EPROTO for another version. Whenever it raises, the worker has gone, and its
+    memory is free.
     """
     offload = need.offload if need is not None else None
     load = structs.replace(load_message(entry, offload), room=need.room if need is not None else None)

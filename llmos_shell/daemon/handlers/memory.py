@@ -46,7 +46,7 @@ def _pool(core: Core, conductor: Conductor) -> abi.PoolInfo | None:
             held[place] += core.swap.tiers.size(pid)
     return abi.PoolInfo(
         conductor.entry.name, info.pages, ledger.used_pages, ledger.shared_pages, ledger.cached_pages, info.page_tokens,
-        info.page_tokens * info.kv_bytes_per_token, info.slots, info.slots - ledger.free_slots,
+        info.page_bytes, info.slots, info.slots - ledger.free_slots,
         held[Place.RAM], info.layout, held[Place.DISK], ledger.waste(),
     )  # fmt: skip
 

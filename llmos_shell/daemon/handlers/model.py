@@ -107,16 +107,15 @@ def _status(conductor: Conductor) -> ModelStatus:
 def _row(core: Core, key: str, listed: Listed) -> ModelStatus:
     """What `models` shows of a model, loaded or not."""
     residency = core.residency
-    pinned = key in residency.pinned
-    using = sum(process.model == key for process in core.table.live_models())
+    using, pinned = sum(process.model == key for process in core.table.live_models()), key in residency.pinned
     conductor, progress = residency.find(key), residency.progress(key)
-    shop = conductor.workshop if conductor is not None else None
-    if conductor is None or shop is None or shop.info is None:
+    if conductor is None or (info := conductor.workshop.info) is None:
         share = progress.read / max(1, progress.total) if progress is not None else None
         return ModelStatus(
             listed.entry, listed.default, listed.bytes, listed.problem, processes=using, pinned=pinned, loading=share
         )
-    info, ledger = shop.info, shop.pager.ledger if shop.pager is not None else None
+    shop = conductor.workshop
+    ledger = shop.pager.ledger if shop.pager is not None else None
     return ModelStatus(
         listed.entry, listed.default, listed.bytes, listed.problem, shop.host_pid, using, info.layout, info.context,
         info.page_tokens, info.pages, ledger.used_pages if ledger is not None else 0, info.slots,

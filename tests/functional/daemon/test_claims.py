@@ -93,6 +93,17 @@ def test_a_pool_that_cannot_be_had_again_is_not_counted(client, llmos_home, tmp_
     assert row(client, "fields").pages == 32 and claimed(client, "fields") == before
 
 
+@pytest.mark.llmos(models={"a": POOL})
+def test_what_is_counted_is_the_pool_that_a_fresh_worker_has(client):
+    """Its kernel may see things its own way: here options say how large a pool is."""
+    load(client, "a")
+    before = claimed(client, "a")
+    resize(client, "a", pool_tokens=1 << 16)
+    os.kill(row(client, "a").worker, signal.SIGKILL)
+    run(client)
+    assert row(client, "a").pages == 32 and claimed(client, "a") == before
+
+
 @pytest.mark.llmos(models={"a": {**POOL, "resize_seconds": 3600}})
 def test_a_pool_whose_worker_died_over_it_is_not_counted(client, daemon):
     load(client, "a")
@@ -103,6 +114,20 @@ def test_a_pool_whose_worker_died_over_it_is_not_counted(client, daemon):
         assert code.result() == Code.EIO
     run(client)
     assert claimed(client, "a") == before
+
+
+@pytest.mark.llmos(models={"a": POOL})
+def test_a_worker_that_died_before_it_heard_of_another_pool_is_no_fault_of_the_daemon(client, daemon):
+    load(client, "a")
+    before = claimed(client, "a")
+    with frozen(client, "a"), calling(daemon, code_of, abi.MODEL_RESIZE, abi.ResizePool("a", 1 << 16)) as code:
+        retry_until(lambda: claimed(client, "a") > before)
+        os.kill(row(client, "a").worker, signal.SIGKILL)
+        assert code.result() == Code.EIO
+    run(client)
+    assert claimed(client, "a") == before
+    events = client.stream(abi.SYS_DMESG, abi.Dmesg())
+    assert not [event.text for event in events if (event.source, event.level) == ("daemon", "error")]
 
 
 @pytest.mark.llmos(

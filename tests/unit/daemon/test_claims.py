@@ -23,27 +23,28 @@ SPLIT = Need(300 * MIB, OFFLOAD.gpu_bytes, OFFLOAD, without_gpus=900 * MIB, pool
 ALONE = Need(900 * MIB)
 
 
-@given(st.lists(st.integers(-POOL, 10 * POOL), max_size=8), st.sampled_from([SPLIT, ALONE]), st.booleans())
+@given(st.lists(st.integers(0, 10 * POOL), max_size=8), st.sampled_from([SPLIT, ALONE]), st.booleans())
 def test_a_pool_that_is_as_it_was_takes_what_it_took(sizes, need, on_gpu):
     claim = Claim(need)
-    claim.landed(on_gpu=on_gpu)
+    claim.landed(POOL, on_gpu=on_gpu)
     before = claim.bytes
     for size in sizes:
-        claim.grown += size
+        claim.has(size)
         assert all(held >= 0 for held in claim.bytes.values())
-    claim.grown -= sum(sizes)
+    claim.has(POOL)
     assert claim.bytes == before
 
 
 def test_a_pool_grows_where_its_kv_is():
     claim = Claim(SPLIT)
-    claim.grown = POOL
+    claim.landed(POOL, on_gpu=True)
+    claim.has(2 * POOL)
     host = int(POOL // 4 * OVERHEAD)
     assert claim.bytes == {RAM: 300 * MIB + host, "gpu0": 750 * MIB, "gpu1": 625 * MIB}
-    claim.landed(on_gpu=False)
+    claim.landed(2 * POOL, on_gpu=False)
     assert claim.bytes == {RAM: 900 * MIB + int(POOL * OVERHEAD)}
-    claim.landed(on_gpu=True)
-    claim.reserved, claim.grown = POOL, 0
+    claim.landed(POOL, on_gpu=True)
+    claim.reserved = POOL
     assert claim.bytes["gpu0"] == 750 * MIB
 
 
@@ -61,7 +62,9 @@ def test_who_waits_for_one_that_is_being_loaded_is_not_refused_for_what_that_has
 @pytest.mark.parametrize("need", [SPLIT, ALONE])
 def test_a_new_plan_has_the_pool_of_the_entry(need):
     claim = Claim(SPLIT)
-    claim.grown = POOL
-    claim.landed(on_gpu=False)
+    claim.landed(POOL, on_gpu=False)
+    claim.has(3 * POOL)
     claim.plan(need)
+    assert claim.bytes == need.bytes
+    claim.landed(2 * POOL, on_gpu=True)
     assert claim.bytes == need.bytes
