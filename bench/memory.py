@@ -168,7 +168,7 @@ def _packing(threads: int) -> list[str]:
     """Images of the built-in model, whose weights are trained, on their way to a disk and back; files on tmpfs."""
     from llmos_kernel_llamacpp.engine import load
 
-    from llmos_shell.daemon.swap import copy_file
+    from llmos_shell.daemon.memory.swap import copy_file
     from llmos_shell.engine import images
     from llmos_shell.models.registry import Registry
 

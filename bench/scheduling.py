@@ -19,7 +19,7 @@ from typing import Any
 
 from llmos_shell.abi import syscalls as sc
 from llmos_shell.abi.types import Limits, ProcessInfo
-from llmos_shell.daemon.scheduler import Scheduler, Slots
+from llmos_shell.daemon.sched.scheduler import Scheduler, Slots
 from llmos_shell.ipc.client import Client
 from llmos_shell.testing.clients import info, spawn, text_of, wait_for_tokens
 from llmos_shell.testing.daemon import DaemonProcess, write_models

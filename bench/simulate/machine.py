@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from workload import Request
 
-from llmos_shell.daemon.scheduler import Scheduler
+from llmos_shell.daemon.sched.scheduler import Scheduler
 
 REPLAN = 1.0
 

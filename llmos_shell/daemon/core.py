@@ -16,20 +16,22 @@ from llmos_shell import paths
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.memory import MemoryCounts
 from llmos_shell.abi.types import Event, Kind, KvState
-from llmos_shell.daemon import host, park, turns
-from llmos_shell.daemon.devices import DeviceReader
-from llmos_shell.daemon.energy import Metering
 from llmos_shell.daemon.events import EventLog
-from llmos_shell.daemon.journal import Journal
+from llmos_shell.daemon.journaling.journal import Journal
+from llmos_shell.daemon.machine import host
+from llmos_shell.daemon.machine.devices import DeviceReader
+from llmos_shell.daemon.machine.energy import Metering
+from llmos_shell.daemon.memory import park
 from llmos_shell.daemon.memory.costs import Costs
-from llmos_shell.daemon.process import Figures, Process
-from llmos_shell.daemon.record import encode_record, revived
-from llmos_shell.daemon.residency import Residency
-from llmos_shell.daemon.scheduling import Scheduling
+from llmos_shell.daemon.memory.swap import Swap
+from llmos_shell.daemon.models.residency import Residency
+from llmos_shell.daemon.processes import turns
+from llmos_shell.daemon.processes.process import Figures, Process
+from llmos_shell.daemon.processes.record import encode_record, revived
+from llmos_shell.daemon.processes.table import ProcessTable
+from llmos_shell.daemon.sched.scheduling import Scheduling
 from llmos_shell.daemon.server import Connection
-from llmos_shell.daemon.swap import Swap
 from llmos_shell.daemon.syscalls import SyscallTable
-from llmos_shell.daemon.table import ProcessTable
 from llmos_shell.models.registry import Registry
 
 T = TypeVar("T")

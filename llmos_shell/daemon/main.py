@@ -18,11 +18,11 @@ from logging.handlers import RotatingFileHandler
 
 from llmos_shell import __version__, paths
 from llmos_shell.abi.errors import Code, LlmosError
-from llmos_shell.daemon import park
 from llmos_shell.daemon.core import Core
 from llmos_shell.daemon.handlers import bind_all
 from llmos_shell.daemon.instance import Instance, private_dir
-from llmos_shell.daemon.recovery import recover
+from llmos_shell.daemon.memory import park
+from llmos_shell.daemon.saving.recovery import recover
 from llmos_shell.daemon.server import Connection
 
 LOG_BYTES = 4 << 20

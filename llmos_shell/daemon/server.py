@@ -20,8 +20,8 @@ from llmos_shell.abi import PROTOCOL
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.framing import Splitter, encode
 from llmos_shell.abi.wire import Bye, Call, Cancel, ClientMessage, Failure, Hello, Refused, Welcome
-from llmos_shell.daemon import lifecycle
-from llmos_shell.daemon.process import Process
+from llmos_shell.daemon.processes import lifecycle
+from llmos_shell.daemon.processes.process import Process
 from llmos_shell.daemon.receiver import Receiver
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from msgspec import Struct
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.syscall import Syscall
 from llmos_shell.abi.wire import Call, Failure, Item, Reply
-from llmos_shell.daemon.process import Process
+from llmos_shell.daemon.processes.process import Process
 
 if TYPE_CHECKING:
     from llmos_shell.daemon.core import Core

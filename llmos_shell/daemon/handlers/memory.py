@@ -11,13 +11,15 @@ from llmos_shell.abi import memory as abi
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.syscall import Nothing, Pid
 from llmos_shell.abi.types import KvState, State
-from llmos_shell.daemon import hibernation, host, park
-from llmos_shell.daemon.conductor import Conductor
 from llmos_shell.daemon.core import Core
+from llmos_shell.daemon.machine import host
+from llmos_shell.daemon.memory import park
 from llmos_shell.daemon.memory.costs import Path
+from llmos_shell.daemon.memory.pager import Pager
 from llmos_shell.daemon.memory.tiers import Place
-from llmos_shell.daemon.pager import Pager
-from llmos_shell.daemon.process import Process
+from llmos_shell.daemon.models.conductor import Conductor
+from llmos_shell.daemon.processes.process import Process
+from llmos_shell.daemon.saving import hibernation
 from llmos_shell.daemon.syscalls import Context, Handler
 
 LEAST_SWAP = 1 << 20
@@ -155,7 +157,7 @@ def _swap_info(core: Core, dropped: int = 0, tokens: int = 0) -> abi.SwapInfo:
 
 async def checkpoint(context: Context, args: abi.Checkpoint) -> abi.Checkpointed:
     """A process to a file."""
-    from llmos_shell.daemon import checkpoint as images
+    from llmos_shell.daemon.saving import checkpoint as images
 
     _require_absolute(args.path)
     return await images.checkpoint(context.core, args)
@@ -163,7 +165,7 @@ async def checkpoint(context: Context, args: abi.Checkpoint) -> abi.Checkpointed
 
 async def restore(context: Context, args: abi.Restore) -> abi.RestoredAll:
     """Processes of a file."""
-    from llmos_shell.daemon import checkpoint as images
+    from llmos_shell.daemon.saving import checkpoint as images
 
     _require_absolute(args.path)
     return await images.restore(context.core, args, context.caller)

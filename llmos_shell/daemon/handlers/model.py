@@ -10,14 +10,14 @@ from llmos_shell.abi import syscalls as abi
 from llmos_shell.abi import worker
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.types import ModelStatus
-from llmos_shell.daemon import kernels
-from llmos_shell.daemon.budget import RAM
+from llmos_shell.daemon.models import kernels
+from llmos_shell.daemon.models.budget import RAM
 from llmos_shell.daemon.syscalls import Context, Handler
 from llmos_shell.models.registry import Listed
 
 if TYPE_CHECKING:
-    from llmos_shell.daemon.conductor import Conductor
     from llmos_shell.daemon.core import Core
+    from llmos_shell.daemon.models.conductor import Conductor
 
 MOST_POOL_TOKENS, MOST_SLOTS = (1 << 31) - 1, 4096
 

@@ -11,12 +11,12 @@ from msgspec import MsgspecError
 from llmos_shell.abi import syscalls as abi
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.types import ExitInfo, Kind, ProcessInfo, State
-from llmos_shell.daemon import lifecycle, signals
-from llmos_shell.daemon.follow import Follower
 from llmos_shell.daemon.handlers.rewrite import rewrite
 from llmos_shell.daemon.handlers.start import check_limits, check_nice, fork, spawn, take_input
-from llmos_shell.daemon.process import Figures, Phase, Process
-from llmos_shell.daemon.record import decode_record, from_record
+from llmos_shell.daemon.processes import lifecycle, signals
+from llmos_shell.daemon.processes.follow import Follower
+from llmos_shell.daemon.processes.process import Figures, Phase, Process
+from llmos_shell.daemon.processes.record import decode_record, from_record
 from llmos_shell.daemon.syscalls import Context, Handler
 
 if TYPE_CHECKING:

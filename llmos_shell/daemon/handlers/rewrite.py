@@ -5,9 +5,9 @@ from __future__ import annotations
 from llmos_shell.abi import syscalls as abi
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.types import Turn
-from llmos_shell.daemon import lifecycle
 from llmos_shell.daemon.handlers.start import check_roles
-from llmos_shell.daemon.process import Phase, Process
+from llmos_shell.daemon.processes import lifecycle
+from llmos_shell.daemon.processes.process import Phase, Process
 from llmos_shell.daemon.syscalls import Context
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from llmos_shell.abi import syscalls as abi
 from llmos_shell.abi.types import State
-from llmos_shell.daemon import reasons
 from llmos_shell.daemon.core import Core
 from llmos_shell.daemon.handlers.system import states
 from llmos_shell.daemon.policies import configured, names, parameters_of
-from llmos_shell.daemon.scheduling import QUEUE_LIMIT
+from llmos_shell.daemon.processes.table import MAX_PROCESSES
+from llmos_shell.daemon.sched import reasons
+from llmos_shell.daemon.sched.scheduling import QUEUE_LIMIT
 from llmos_shell.daemon.syscalls import Context, Handler
-from llmos_shell.daemon.table import MAX_PROCESSES
 
 
 async def show(context: Context, args: abi.Nothing) -> abi.SchedulerInfo:

@@ -13,13 +13,13 @@ from msgspec import structs
 from llmos_shell.abi import syscalls as abi
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.types import Kind, Limits, Message, ModelEntry, Reason, Sampling, Turn
-from llmos_shell.daemon import lifecycle, turns
-from llmos_shell.daemon.copies import continue_from, copy_of, record_context
-from llmos_shell.daemon.groups import check_name, name_of
 from llmos_shell.daemon.policies import NICE_MAX, NICE_MIN
-from llmos_shell.daemon.process import Phase, Process, printable
+from llmos_shell.daemon.processes import lifecycle, turns
+from llmos_shell.daemon.processes.copies import continue_from, copy_of, record_context
+from llmos_shell.daemon.processes.process import Phase, Process, group_name, printable
+from llmos_shell.daemon.processes.table import INIT
+from llmos_shell.daemon.sched.groups import check_name
 from llmos_shell.daemon.syscalls import Context
-from llmos_shell.daemon.table import INIT
 
 if TYPE_CHECKING:
     from llmos_shell.daemon.core import Core
@@ -126,7 +126,7 @@ async def fork(context: Context, args: abi.Fork) -> abi.Forked:
         raise LlmosError(Code.EINVAL, f"{args.pid} is a session and cannot be copied", pid=args.pid)
     core.registry.resolve(source.model)
     core.table.require_room(args.count)
-    group = name_of(source.named_group, context.caller.tty, 0 if args.detached else context.caller.pid)
+    group = group_name(source.named_group, context.caller.tty, 0 if args.detached else context.caller.pid)
     core.scheduling.require_room(source.model, group, args.count)
     children = [copy_of(context, source, args, number) for number in range(1, args.count + 1)]
     for child in children:

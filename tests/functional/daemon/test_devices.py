@@ -11,7 +11,7 @@ import pytest
 from llmos_shell.abi.devices import DEVICE_LIST
 from llmos_shell.abi.syscall import Nothing
 from llmos_shell.abi.syscalls import GROUP_LIST, MODEL_LOAD, MODEL_PLAN, SYS_DMESG, Dmesg, ModelName
-from llmos_shell.daemon.rapl import Rapl
+from llmos_shell.daemon.machine.rapl import Rapl
 from llmos_shell.testing.clients import info, spawn, wait
 from llmos_shell.testing.daemon import DaemonProcess, write_models
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmos_shell.daemon.arbiter import KEEP_SECONDS, QUANTUM, ROUNDS, WINDOW, Arbiter
+from llmos_shell.daemon.sched.arbiter import KEEP_SECONDS, QUANTUM, ROUNDS, WINDOW, Arbiter
 
 STEP = 0.05
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmos_shell.abi.errors import Code, LlmosError
-from llmos_shell.daemon.budget import RAM, Held, Verdict, decide
 from llmos_shell.daemon.memory.vram import Tenant, budgets, left
+from llmos_shell.daemon.models.budget import RAM, Held, Verdict, decide
 
 GIB = 1 << 30
 

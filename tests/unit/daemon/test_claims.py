@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmos_shell.daemon import host
-from llmos_shell.daemon.budget import RAM
-from llmos_shell.daemon.claims import Claim, Claims
+from llmos_shell.daemon.machine import host
 from llmos_shell.daemon.memory.offload import Offload
-from llmos_shell.daemon.needs import OVERHEAD, Need
+from llmos_shell.daemon.models.budget import RAM
+from llmos_shell.daemon.models.claims import Claim, Claims
+from llmos_shell.daemon.models.needs import OVERHEAD, Need
 
 MIB = 1 << 20
 POOL = 100 * MIB

@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from llmos_shell.daemon import devices
-from llmos_shell.daemon.devices import DeviceReader
+from llmos_shell.daemon.machine import devices
+from llmos_shell.daemon.machine.devices import DeviceReader
 from llmos_shell.testing.nvml import ERRORS, Gpu, ScriptedNvml
 
 READINGS = {

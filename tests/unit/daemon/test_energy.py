@@ -6,9 +6,9 @@ import os
 
 import pytest
 
-from llmos_shell.daemon.devices import DeviceReader, Energy
-from llmos_shell.daemon.energy import CPU, RETRY_SECONDS, EnergyShares
-from llmos_shell.daemon.rapl import Rapl
+from llmos_shell.daemon.machine.devices import DeviceReader, Energy
+from llmos_shell.daemon.machine.energy import CPU, RETRY_SECONDS, EnergyShares
+from llmos_shell.daemon.machine.rapl import Rapl
 from llmos_shell.testing.nvml import Gpu, ScriptedNvml
 
 

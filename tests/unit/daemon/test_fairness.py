@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.syscalls import GroupSettings
-from llmos_shell.daemon.groups import Group, Meter, name_of
 from llmos_shell.daemon.policies import POLICIES, Entity, policy_named, registry, weight_of
-from llmos_shell.daemon.scheduler import URGENT_SHARE, Scheduler
-from llmos_shell.daemon.shares import Shares
+from llmos_shell.daemon.processes.process import group_name
+from llmos_shell.daemon.sched.groups import Group, Meter
+from llmos_shell.daemon.sched.scheduler import URGENT_SHARE, Scheduler
+from llmos_shell.daemon.sched.shares import Shares
 
 STEP = 0.05
 PREEMPTIVE = ("fair", "rr", "priority", "deadline")
@@ -354,7 +355,8 @@ class TestMeters:
         assert not group.paused(5.0)
 
     def test_names(self) -> None:
-        assert [name_of("a", "pts/1", 3), name_of("", "pts/1", 3), name_of("", "", 3), name_of("", "", 0)] == [
+        named = (("a", "pts/1", 3), ("", "pts/1", 3), ("", "", 3), ("", "", 0))
+        assert [group_name(*each) for each in named] == [
             "a", "pts/1", "session/3", "detached",
         ]  # fmt: skip
 

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.types import Event
-from llmos_shell.daemon import migrations, writer
-from llmos_shell.daemon.database import connect, move_aside
-from llmos_shell.daemon.journal import Chunk, Ended, Journal, Keep
-from llmos_shell.daemon.records import Batch, joined
+from llmos_shell.daemon.journaling import migrations, writer
+from llmos_shell.daemon.journaling.database import connect, move_aside
+from llmos_shell.daemon.journaling.journal import Chunk, Ended, Journal, Keep
+from llmos_shell.daemon.journaling.records import Batch, joined
 
 WAIT = 20.0  # seconds for something that takes milliseconds
 
@@ -417,7 +417,7 @@ def test_migrations_are_done_once_and_in_order(monkeypatch: pytest.MonkeyPatch) 
 
 WRITE_FOR_EVER = """
 import sys
-from llmos_shell.daemon.journal import Journal
+from llmos_shell.daemon.journaling.journal import Journal
 journal = Journal(sys.argv[1], print)
 journal.put_process(7, b"x")
 position = 0

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmos_shell.abi.types import Reason, TokenLogprob
-from llmos_shell.daemon.output import Output
+from llmos_shell.daemon.processes.output import Output
 
 
 @given(st.lists(st.text(max_size=5)), st.integers(0, 60), st.integers(0, 60), st.booleans())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmos_shell.daemon.pace import MIN_BUDGET, PAUSE_SECONDS, STEP_SECONDS, STRETCH, Pace, Prefill
+from llmos_shell.daemon.sched.pace import MIN_BUDGET, PAUSE_SECONDS, STEP_SECONDS, STRETCH, Pace, Prefill
 
 MOST = 1 << 20
 

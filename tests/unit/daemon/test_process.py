@@ -8,11 +8,11 @@ import pytest
 
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.types import ExitInfo, Kind, KvState, Limits, Reason, Sampling, State, Turn
-from llmos_shell.daemon.output import Output
-from llmos_shell.daemon.process import Figures, Phase, Process
-from llmos_shell.daemon.record import decode_record, encode_record, from_record
-from llmos_shell.daemon.suspects import Suspects
-from llmos_shell.daemon.table import INIT, KEEP_ENDED, KEEP_TOKENS, LEAST_ENDED, MAX_ZOMBIES, ProcessTable
+from llmos_shell.daemon.models.suspects import Suspects
+from llmos_shell.daemon.processes.output import Output
+from llmos_shell.daemon.processes.process import Figures, Phase, Process
+from llmos_shell.daemon.processes.record import decode_record, encode_record, from_record
+from llmos_shell.daemon.processes.table import INIT, KEEP_ENDED, KEEP_TOKENS, LEAST_ENDED, MAX_ZOMBIES, ProcessTable
 
 
 def model_process(pid=7, **fields):
@@ -180,7 +180,7 @@ def test_nobody_ran():
 
 
 def test_the_limit_can_be_set(monkeypatch):
-    from llmos_shell.daemon.park import ram_limit
+    from llmos_shell.daemon.memory.park import ram_limit
 
     monkeypatch.delenv("LLMOS_PARK_BYTES", raising=False)
     assert ram_limit(1000) == 250
@@ -189,7 +189,7 @@ def test_the_limit_can_be_set(monkeypatch):
 
 
 def test_images_nobody_refers_to_are_removed(monkeypatch, tmp_path):
-    from llmos_shell.daemon import park
+    from llmos_shell.daemon.memory import park
 
     monkeypatch.setattr("llmos_shell.paths.park_dir", lambda: str(tmp_path))
     for name in ("1.kv", "2.kv"):

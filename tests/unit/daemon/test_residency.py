@@ -8,10 +8,10 @@ import pytest
 
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.abi.types import ModelEntry
-from llmos_shell.daemon import budget as budget_module
-from llmos_shell.daemon import needs
-from llmos_shell.daemon.budget import RAM, Held, Verdict
-from llmos_shell.daemon.supervisor import load_message
+from llmos_shell.daemon.models import budget as budget_module
+from llmos_shell.daemon.models import needs
+from llmos_shell.daemon.models.budget import RAM, Held, Verdict
+from llmos_shell.daemon.models.supervisor import load_message
 from llmos_shell.engine.drafts import draft_load
 
 

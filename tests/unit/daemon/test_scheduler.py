@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from llmos_shell.abi.errors import Code, LlmosError
 from llmos_shell.daemon import policies
 from llmos_shell.daemon.policies import MIN_RUN, Entity, weight_of
-from llmos_shell.daemon.runset import PATIENCE
-from llmos_shell.daemon.scheduler import SPARE_DEADLINES, Decision, Scheduler, Slots
+from llmos_shell.daemon.sched.runset import PATIENCE
+from llmos_shell.daemon.sched.scheduler import SPARE_DEADLINES, Decision, Scheduler, Slots
 
 STEP = 0.05
 

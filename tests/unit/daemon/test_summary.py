@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmos_shell.abi.types import Message, Turn
-from llmos_shell.daemon import summary
+from llmos_shell.daemon.processes import summary
 
 TURNS = st.builds(
     lambda system, pairs, asked: [

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from llmos_shell.abi.errors import Code, LlmosError
-from llmos_shell.daemon.swap import Moved, copy_file
+from llmos_shell.daemon.memory.swap import Moved, copy_file
 from llmos_shell.engine.packed import MAGIC
 
 EVEN = b"a conversation that says the same again and again. " * 50_000

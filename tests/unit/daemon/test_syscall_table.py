@@ -12,7 +12,7 @@ from llmos_shell.abi.types import Sampling
 from llmos_shell.daemon.handlers import bind_all
 from llmos_shell.daemon.handlers.start import merged
 from llmos_shell.daemon.instance import private_dir
-from llmos_shell.daemon.link import describe_status
+from llmos_shell.daemon.models.link import describe_status
 from llmos_shell.daemon.syscalls import SyscallTable
 
 

@@ -1,0 +1,1 @@
+"""The machine: its devices, its memory, and the energy they use."""

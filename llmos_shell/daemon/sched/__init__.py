@@ -1,0 +1,1 @@
+"""Who may compute: policies' decisions, shares, groups and run sets, and what is told of them."""
