@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -42,10 +43,12 @@ class Engine(ScriptedEngine):
 
     computed = 0
     failing = False
+    clock = 0.0  # of all of them, in steps
 
     def step(self, chunks: Any) -> Any:
         if self.failing:
             raise LlmosError(Code.EIO, "out of order")
+        Engine.clock += 1.0
         self.computed += sum(len(chunk.tokens) for chunk in chunks)
         return super().step(chunks)
 
@@ -171,8 +174,9 @@ def test_a_draft_that_fails_is_left_out(capsys: pytest.CaptureFixture[str]) -> N
     assert capsys.readouterr().err == "the draft model failed, and is left out: out of order\n"
 
 
-def test_it_is_asked_only_while_it_pays() -> None:
+def test_it_is_asked_only_while_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
     """A draft as slow as the model gains nothing, and is asked less and less."""
+    monkeypatch.setattr(time, "perf_counter", lambda: Engine.clock)
     reply = "ab" * 400
     draft = engine(reply="c" * 800)
     loop = loop_with(draft, reply=reply, pages=64)
