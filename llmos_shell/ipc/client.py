@@ -137,6 +137,8 @@ class Client:
             self._socket.shutdown(socket.SHUT_RDWR)  # wakes a thread that waits
         with self._condition:
             self._condition.notify_all()
+            while self._reader not in (None, threading.get_ident()):  # it may be just about to wait for this socket,
+                self._condition.wait()  # whose number is another one's once it is closed
         self._socket.close()
 
     def __enter__(self) -> Client:

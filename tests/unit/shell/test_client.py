@@ -5,6 +5,7 @@ from __future__ import annotations
 import _signal
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -74,6 +75,39 @@ def test_threads_share_one_connection(fake_daemon: Any) -> None:
             thread.join()
     assert results == {pid: [str(pid)] * 50 for pid in range(8)}
     assert len(fake_daemon.hellos) == 1
+
+
+def test_who_is_about_to_wait_when_another_thread_closes_waits_for_no_other_socket(
+    fake_daemon: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The number of a closed socket may be another one's a moment later."""
+    about_to, go_on = threading.Event(), threading.Event()
+    fake_daemon.handlers["model.list"] = lambda args: go_on.wait() and ()
+    client = connect("test")
+    poll = client._poll
+
+    class Late:
+        def poll(self) -> None:
+            about_to.set()
+            go_on.wait()
+            poll.poll()
+
+    def call() -> None:
+        with pytest.raises(ConnectionLost):
+            client.call(MODEL_LIST, Nothing())
+
+    monkeypatch.setattr(client, "_poll", Late())
+    caller, closer = threading.Thread(target=call, daemon=True), threading.Thread(target=client.close)
+    caller.start()
+    about_to.wait()
+    closer.start()
+    closer.join(0.2)
+    one, other = socket.socketpair()  # they get the lowest numbers that are free
+    with one, other:
+        go_on.set()
+        caller.join(10)
+        assert not caller.is_alive()
+    closer.join()
 
 
 def test_a_lost_connection_is_said_and_remembered(fake_daemon: Any, hangup: type[Exception]) -> None:
