@@ -32,8 +32,8 @@ tiny: $(VENV)/.test  ## regenerate the built-in model: data, weights, evaluation
 bench: $(VENV)/.bench  ## speed beside peers, written to bench/RESULTS.md
 	$(BIN)/python bench/run.py
 
-fuzz: $(VENV)/.test  ## the big forms of the property tests
-	LLMOS_FUZZ=200000 $(BIN)/pytest -m fuzz --timeout 3600
+fuzz: $(VENV)/.test  ## the big forms of the property tests, and all of them on other examples than always
+	LLMOS_FUZZ=200000 $(BIN)/pytest -m "fuzz or hypothesis" --timeout 3600
 
 soak: $(VENV)/.test  ## 200 storms of signals, full pools, dying workers and daemons; 10,000 short processes
 	LLMOS_SOAK=200 $(BIN)/pytest -m soak --timeout 3600

@@ -124,7 +124,8 @@ def _overhead(layers: Layers, count: int, several: bool) -> int:
 
 
 def _room(gpu: Gpu, overhead: int) -> int:
-    return max(0, int((gpu.free or 0) * (1 - MARGIN)) - overhead)
+    """What is left for layers; below 0 not even one that takes nothing can go there."""
+    return int((gpu.free or 0) * (1 - MARGIN)) - overhead
 
 
 def _items(layers: Layers, count: int) -> tuple[int, ...]:
@@ -137,7 +138,8 @@ def _placed(layers: Layers, count: int, gpus: Sequence[Gpu]) -> dict[str, int] |
     alone = max(gpus, key=lambda gpu: gpu.free or 0)
     if sum(items) <= _room(alone, overhead):
         return {alone.name: count}
-    rooms = {gpu.name: _room(gpu, _overhead(layers, count, True)) for gpu in gpus if not gpu.instance}
+    each = _overhead(layers, count, True)
+    rooms = {gpu.name: room for gpu in gpus if not gpu.instance and (room := _room(gpu, each)) >= 0}
     if len(rooms) < 2 or sum(items) > sum(rooms.values()):
         return None
     best = _filled(items, rooms, 1.0)

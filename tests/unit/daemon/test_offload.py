@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llmos_shell.daemon.memory.offload import CONTEXT_BYTES, MARGIN, Gpu, Layers, plan, visible
@@ -117,6 +117,7 @@ def test_llama_cpp_puts_as_many_layers_on_each_gpu_as_it_is_told(split: list[int
     st.booleans(),
     st.booleans(),
 )
+@example([1], 0, 0, [(1, False)], None, (0, 0, 0), False, True)
 def test_every_plan_adds_up_and_fits(
     blocks: list[int], output: int, rest: int, rooms: list[tuple[int | None, bool]], wanted: int | None,
     overheads: tuple[int, int, int], named: bool, fitting: bool,
