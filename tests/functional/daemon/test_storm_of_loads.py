@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from llmos_shell.abi import syscalls as abi
-from llmos_shell.abi.errors import Code, LlmosError
+from llmos_shell.abi.errors import LlmosError
 from llmos_shell.testing.clients import code_of, run
 from llmos_shell.testing.daemon import write_models
 from llmos_shell.testing.retry import retry_until
@@ -82,20 +82,18 @@ def test_claims_come_out_even(daemon, client, llmos_home, tmp_path, seed):
     with ThreadPoolExecutor(ACTORS) as pool:
         list(pool.map(play, range(ACTORS)))
 
-    def claimed(name):
-        return next(one.estimated_bytes for one in client.call(abi.MODEL_LIST, abi.Nothing()) if one.entry.name == name)
+    def plan():
+        return client.call(abi.MODEL_PLAN, abi.ModelName("whole"))
 
-    def is_over(code):
-        return code in (None, Code.ENOENT)
+    def settled():
+        """Those that are loaded, and no others, have memory; whoever made way may still be leaving."""
+        loaded = {one.entry.name for one in client.call(abi.MODEL_LIST, abi.Nothing()) if one.worker}
+        return set(plan().evict) == loaded and len(psutil.Process(daemon.pid).children()) == len(loaded)
 
-    for name in NAMES:
-        shrink, unload = abi.ResizePool(name, TOKENS), abi.ModelName(name)
-        retry_until(lambda: is_over(code_of(client, abi.MODEL_RESIZE, shrink)))  # noqa: B023
-        assert claimed(name) in (0, first)
-        retry_until(lambda: is_over(code_of(client, abi.MODEL_UNLOAD, unload)))  # noqa: B023
-
-    def even():
-        plan = client.call(abi.MODEL_PLAN, abi.ModelName("whole"))
-        return plan.evict == plan.wait_for == () and not psutil.Process(daemon.pid).children()
-
-    retry_until(even)  # who made way may still be leaving
+    retry_until(settled)
+    for one in client.call(abi.MODEL_LIST, abi.Nothing()):
+        if one.worker:
+            pool = client.call(abi.MODEL_RESIZE, abi.ResizePool(one.entry.name, TOKENS))
+            assert pool.estimated_bytes == first
+            client.call(abi.MODEL_UNLOAD, abi.ModelName(one.entry.name))
+    assert not plan().evict and not plan().wait_for and not psutil.Process(daemon.pid).children()
