@@ -177,7 +177,8 @@ def test_a_question_waits_for_the_summary_and_can_be_taken_back(client):
     retry_until(lambda: info(client, pid).state is State.SLEEPING)
     client.call(PROC_INPUT, Input(pid, "again"))
     retry_until(lambda: info(client, pid).forgotten_tokens > 0)
-    assert not any("is forgotten instead" in line for line in said(client))
+    told = [line for line in said(client) if "stands for the beginning" in line or "is forgotten instead" in line]
+    assert "stands for the beginning" in told[0]  # an endless answer fills the context again soon after that
 
 
 def test_a_crash_of_the_worker_costs_no_token(client):
