@@ -21,6 +21,7 @@ check: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/lint-imports --config llmos_shell/daemon/layers.toml
 	$(BIN)/python -m llmos_shell.shell.helpdoc --check docs/commands.md
 
 docs: $(VENV)/.test  ## regenerate the generated pages

@@ -1,6 +1,6 @@
 """Where the images of processes' KV are: in RAM or on disk, how much each may hold, and who moves next. Pure.
 
-Owns sizes and places by PID; the files are moved by `daemon.swap`. Bytes throughout.
+Owns sizes and places by PID; the files are moved by `memory.swap`. Bytes throughout.
 
 An image is born in RAM. With a disk to go to, RAM may for a while hold a little more than its limit (`transit`), so
 that taking memory from a process never waits for the disk. While an image moves, it counts in both places. On the disk
